@@ -1,0 +1,46 @@
+"""Scoring of a single file by the champion, outside any pipeline run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .domain.features import features
+from .platform import tracking
+from .platform.errors import DataRejected
+from .platform.settings import load_settings
+from .stages.score import predict
+from .stages.validate import check_rows, read_rows
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """How many rows were predicted and left out, and by which registry version."""
+
+    rows: int
+    invalid: int
+    version: int
+
+
+def score_file(source: Path, target: Path) -> ScoredFile:
+    """Predict the rows of a Parquet or CSV file; writes key columns, prediction and version.
+
+    Raises:
+        ValueError: A file is neither .parquet nor .csv.
+        DataRejected: The rows break the contract beyond its limits.
+        NoChampion: No model has passed the gates yet.
+    """
+    for path in (source, target):
+        if path.suffix not in (".parquet", ".csv"):
+            raise ValueError(f"{path}: only .parquet and .csv are supported")
+    limits = load_settings().validation.model_copy(update={"min_rows": 0})
+    valid, found = check_rows(read_rows(str(source)), limits, partition=None, needs_label=False)
+    if found.problems:
+        raise DataRejected(source.name, found.problems)
+    champion = tracking.require_champion()
+    predictions = predict(features(valid), champion.name, int(champion.version))
+    if target.suffix == ".csv":
+        predictions.write_csv(target)
+    else:
+        predictions.write_parquet(target)
+    return ScoredFile(predictions.height, found.invalid.height, int(champion.version))

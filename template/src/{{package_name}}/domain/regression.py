@@ -1,0 +1,67 @@
+"""The prediction problem: by how many minutes does a flight arrive late? Yours.
+
+A candidate is a function of an Optuna trial and a seed: it asks the trial for parameters and
+returns an estimator that is not yet fitted. The pipeline trains all of them and keeps the best;
+`candidates` in config/pipeline.toml names those to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ..platform.metrics import regression as metrics
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+__all__ = ["CANDIDATES", "metrics", "target"]
+
+
+def target() -> pl.Expr:
+    """Return what is predicted: minutes late, below zero for early, null without an arrival."""
+    return pl.col("arr_delay").cast(pl.Float32)
+
+
+def linear(trial: BaseTrial, seed: int) -> Any:
+    """Ridge regression."""
+    from sklearn.linear_model import Ridge
+
+    return Ridge(alpha=trial.suggest_float("alpha", 1e-2, 1e3, log=True), random_state=seed)
+
+
+def random_forest(trial: BaseTrial, seed: int) -> Any:
+    """Random forest."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    return RandomForestRegressor(
+        n_estimators=trial.suggest_int("n_estimators", 40, 120, step=20),
+        max_depth=trial.suggest_int("max_depth", 6, 14),
+        min_samples_leaf=trial.suggest_int("min_samples_leaf", 2, 50, log=True),
+        random_state=seed,
+    )
+
+
+def xgboost(trial: BaseTrial, seed: int) -> Any:
+    """Gradient-boosted trees."""
+    from xgboost import XGBRegressor
+
+    return XGBRegressor(
+        n_estimators=trial.suggest_int("n_estimators", 50, 250, step=50),
+        max_depth=trial.suggest_int("max_depth", 3, 8),
+        learning_rate=trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
+        min_child_weight=trial.suggest_float("min_child_weight", 1, 20, log=True),
+        subsample=0.8,
+        # Candidates train side by side; more threads here would only compete with each other.
+        n_jobs=1,
+        random_state=seed,
+    )
+
+
+CANDIDATES: Mapping[str, Callable[[BaseTrial, int], Any]] = {
+    "linear": linear,
+    "random_forest": random_forest,
+    "xgboost": xgboost,
+}

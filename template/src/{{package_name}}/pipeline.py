@@ -1,0 +1,95 @@
+"""The two pipelines in plain Python, run in one process; each engine's graph mirrors these.
+
+- training: start, ingest, validate, featurize, train (one a candidate, side by side), select,
+  evaluate, promote or once more with a wider window, report
+- inference: start, ingest, validate, featurize, score, monitor, report
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+from .platform import alerts, tracking
+from .platform.logs import get_logger
+from .platform.settings import load_settings
+from .refs import EvaluationRef, Pipeline, Run
+from .stages.evaluate import evaluate
+from .stages.featurize import featurize
+from .stages.ingest import ingest
+from .stages.monitor import monitor
+from .stages.promote import promote
+from .stages.report import report
+from .stages.score import score
+from .stages.select import select
+from .stages.start import start
+from .stages.train import train
+from .stages.validate import validate
+
+log = get_logger(__name__)
+
+
+def training(run: Run) -> None:
+    """Train all candidates and promote the best if the gates hold."""
+    evaluation = train_and_evaluate(run, attempt=1)
+    if evaluation.decision == "retrain":
+        evaluation = train_and_evaluate(run, attempt=2)
+    promote(run, evaluation)
+
+
+def train_and_evaluate(run: Run, attempt: int) -> EvaluationRef:
+    """Take the window of an attempt from raw data to an evaluated challenger."""
+    raw = ingest(run, attempt)
+    valid = validate(run, raw)
+    features = featurize(run, valid)
+    names = load_settings().training.candidates
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        candidates = list(pool.map(lambda name: train(run, features, name), names))
+    challenger = select(run, candidates)
+    return evaluate(run, features, challenger)
+
+
+def inference(run: Run) -> None:
+    """Score the partition with the champion, then look for drift and loss of performance."""
+    raw = ingest(run)
+    valid = validate(run, raw)
+    features = featurize(run, valid)
+    scores = score(run, features)
+    monitor(run, features, scores)
+
+
+PIPELINES = {"training": training, "inference": inference}
+
+
+def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
+    """Run a pipeline from start to report.
+
+    A failure is alerted and reported, then raised; the report is written whatever happened.
+    """
+    run = start(pipeline, partition)
+    failed: BaseException | None = None
+    try:
+        PIPELINES[pipeline](run)
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        if failed is not None:
+            alerts.send(failure_event(run, failed))
+        report(run)
+    return run
+
+
+def failure_event(run: Run, error: BaseException) -> alerts.Event:
+    """Return the alert for a run that failed in this process."""
+    from .platform.stage import read_records
+
+    labels = [record.label for record in read_records(run.key) if record.error]
+    return alerts.Event.from_exception(
+        error,
+        pipeline=run.pipeline,
+        stage=labels[-1] if labels else "start",
+        partition=f"{run.partition}",
+        run_key=run.key,
+        tracking_url=tracking.run_url(run.tracking_run_id),
+    )

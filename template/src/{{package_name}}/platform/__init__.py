@@ -1,0 +1,1 @@
+"""What every stage leans on: settings, storage, tracking, alerts, metrics, drift."""

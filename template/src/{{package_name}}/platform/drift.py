@@ -1,0 +1,194 @@
+"""How far a feature's distribution has moved from the one a model learned.
+
+The population stability index (PSI) decides: it measures the size of a change and hardly depends
+on the number of rows. The tests beside it only inform, since with enough rows any difference,
+however small, becomes significant. Sources: Siddiqi, Credit Risk Scorecards (2006), for the PSI
+and its rule of thumb; Lin, Lucas and Shmueli, "Too Big to Fail: Large Samples and the p-Value
+Problem" (2013).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+BINS = 10
+# Rows that are enough for stable bin edges, and for the Kolmogorov-Smirnov test.
+SAMPLE_ROWS = 20_000
+
+Counts = NDArray[np.float64]
+
+
+class FeatureDrift(BaseModel):
+    """The change of one feature between two sets of rows.
+
+    Attributes:
+        psi: Population stability index; below 0.1 is stable, above 0.25 a major shift.
+        statistic: Of the test: the largest distance between the two distribution functions (ks),
+            or chi-square. None where one side holds nothing but nulls.
+        p_value: Of the test, None like `statistic`.
+        reference_null_share: Nulls among the reference's rows, 0 to 1; NaN counts as null.
+        current_null_share: The same for the current rows.
+        drifted: Whether `psi` is above the limit; p-values play no part in it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    feature: str
+    kind: Literal["numeric", "categorical"]
+    psi: float
+    test: Literal["ks", "chi2"]
+    statistic: float | None
+    p_value: float | None
+    reference_null_share: float
+    current_null_share: float
+    drifted: bool
+
+
+def drift_table(
+    reference: pl.DataFrame, current: pl.DataFrame, columns: list[str], max_psi: float
+) -> list[FeatureDrift]:
+    """Compare columns of two frames; returns one entry a column, the largest PSI first.
+
+    Numeric columns get the two-sample Kolmogorov-Smirnov test, on an even sample of at most
+    20,000 rows a side; categorical ones the chi-square test of homogeneity, on all rows. Both are
+    those of scipy.stats, with asymptotic p-values.
+
+    Args:
+        reference: Rows the model learned from.
+        current: Rows to compare with them.
+        columns: What to compare; both frames have these columns.
+        max_psi: Limit beyond which a feature counts as drifted.
+
+    Raises:
+        ValueError: One of the frames has no rows.
+    """
+    rows = [_compare(name, reference[name], current[name], max_psi) for name in columns]
+    return sorted(rows, key=lambda row: -row.psi)
+
+
+def psi(reference: pl.Series, current: pl.Series) -> float:
+    """Return the population stability index: sum of (p - q) ln(p / q) over bins, p and q shares.
+
+    Numbers and dates fall into ten quantile bins of the reference (fewer where it repeats values);
+    values below and above its range, its smallest value and nulls have bins of their own. Of
+    anything else each category is a bin. Half a row is added to every bin of both sides, so an
+    empty bin stays finite and a few rows cannot make a large index.
+
+    By chance alone, the index of equal distributions is about (bins - 1)(1/m + 1/n) for m and n
+    rows. Source: Yurdakul, Statistical Properties of Population Stability Index (2018).
+
+    Raises:
+        ValueError: One of the series is empty.
+    """
+    _require_rows(reference, current)
+    if _both_numeric(reference, current):
+        return _index(*_bin_counts(_as_numbers(reference), _as_numbers(current)))
+    return _index(*_category_counts(reference, current))
+
+
+def _compare(name: str, reference: pl.Series, current: pl.Series, max_psi: float) -> FeatureDrift:
+    _require_rows(reference, current)
+    if numeric := _both_numeric(reference, current):
+        reference, current = _as_numbers(reference), _as_numbers(current)
+        index = _index(*_bin_counts(reference, current))
+        statistic, p_value = _kolmogorov_smirnov(reference, current)
+    else:
+        counts = _category_counts(reference, current)
+        index = _index(*counts)
+        statistic, p_value = _chi_square(*counts)
+    if not (_has_values(reference) and _has_values(current)):
+        statistic = p_value = None
+    return FeatureDrift(
+        feature=name,
+        kind="numeric" if numeric else "categorical",
+        psi=index,
+        test="ks" if numeric else "chi2",
+        statistic=statistic,
+        p_value=p_value,
+        reference_null_share=reference.null_count() / reference.len(),
+        current_null_share=current.null_count() / current.len(),
+        drifted=index > max_psi,
+    )
+
+
+def _require_rows(reference: pl.Series, current: pl.Series) -> None:
+    for side, series in (("reference", reference), ("current", current)):
+        if series.is_empty():
+            raise ValueError(f"no drift to measure: '{series.name}' has no {side} rows")
+
+
+def _both_numeric(*sides: pl.Series) -> bool:
+    # A column of nothing but nulls may have lost its type: the other side's decides.
+    types = [series.dtype for series in sides if series.dtype != pl.Null]
+    return all(dtype.is_numeric() or dtype.is_temporal() for dtype in types)
+
+
+def _as_numbers(series: pl.Series) -> pl.Series:
+    return series.to_physical().cast(pl.Float64).fill_nan(None)
+
+
+def _has_values(series: pl.Series) -> bool:
+    return series.null_count() < series.len()
+
+
+def _sample(series: pl.Series) -> pl.Series:
+    return series.gather_every(-(-series.len() // SAMPLE_ROWS))
+
+
+def _index(reference: Counts, current: Counts) -> float:
+    p, q = (
+        (counts + 0.5) / (counts.sum() + 0.5 * counts.size) for counts in (reference, current)
+    )
+    return float(np.sum((p - q) * np.log(p / q)))
+
+
+def _bin_counts(reference: pl.Series, current: pl.Series) -> tuple[Counts, Counts]:
+    known = reference.filter(reference.is_finite())
+    sample = _sample(known).to_numpy() if known.len() else np.empty(0)
+    inner = np.quantile(sample, np.arange(1, BINS) / BINS, method="inverted_cdf") if sample.size else []
+    edges = np.unique([known.min(), *inner, known.max()]) if sample.size else np.zeros(1)
+    return _counts_between(edges, reference), _counts_between(edges, current)
+
+
+def _counts_between(edges: NDArray[np.float64], series: pl.Series) -> Counts:
+    """Count values below the first edge, on it, between edges, above the last, and nulls."""
+    # A comparison for each edge is a fraction of the cost of sorting every value into its bin.
+    cumulative = [(series < edges[0]).sum(), *((series <= edge).sum() for edge in edges)]
+    known = series.len() - series.null_count()
+    between = np.diff([0, *cumulative, known])
+    return np.append(between, series.null_count()).astype(np.float64)
+
+
+def _category_counts(reference: pl.Series, current: pl.Series) -> tuple[Counts, Counts]:
+    sides = [
+        series.alias("value").value_counts(name=name).with_columns(pl.col("value").cast(pl.String))
+        for name, series in (("reference", reference), ("current", current))
+    ]
+    both = sides[0].join(sides[1], on="value", how="full", coalesce=True, nulls_equal=True)
+    counts = both.sort("value").select("reference", "current").fill_null(0)
+    p, q = counts.to_numpy().astype(np.float64).T
+    return p, q
+
+
+def _kolmogorov_smirnov(
+    reference: pl.Series, current: pl.Series
+) -> tuple[float | None, float | None]:
+    from scipy.stats import ks_2samp
+
+    left, right = (_sample(series.drop_nulls()).to_numpy() for series in (reference, current))
+    if not (left.size and right.size):
+        return None, None
+    found = ks_2samp(left, right, method="asymp")
+    return float(found.statistic), float(found.pvalue)
+
+
+def _chi_square(reference: Counts, current: Counts) -> tuple[float, float]:
+    from scipy.stats import chi2_contingency
+
+    found = chi2_contingency(np.vstack([reference, current]), correction=False)
+    return float(found.statistic), float(found.pvalue)

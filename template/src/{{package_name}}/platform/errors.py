@@ -1,0 +1,64 @@
+"""Errors with a name. Each message says what is wrong, with the value, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PipelineError(Exception):
+    """Base of all errors that the pipeline raises on purpose; trying again cannot help."""
+
+
+class SettingsError(PipelineError):
+    """A setting has a bad value; the message lists all of them by name."""
+
+
+class MissingUpstream(PipelineError):
+    """A stage was called without the reference of the stage before it."""
+
+    def __init__(self, stage: str, upstream: str) -> None:
+        super().__init__(
+            f"stage '{stage}' got no '{upstream}': the stage that makes it failed, was skipped, "
+            f"or its result was not handed over. Pass its return value to '{stage}'."
+        )
+        self.stage = stage
+        self.upstream = upstream
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.upstream)
+
+
+class NotValidated(PipelineError):
+    """A stage was given data that never passed the validate stage."""
+
+
+class UntrackedRun(PipelineError):
+    """A stage was called without the MLflow run that records it."""
+
+
+class MissingPartitions(PipelineError):
+    """Partitions of the window are not at the source."""
+
+
+class DataRejected(PipelineError):
+    """Data broke the contract beyond its limits; nothing was trained, scored or promoted.
+
+    Attributes:
+        problems: One entry a broken limit, each starting with the name of the check.
+        report_uri: The report of which rows and columns.
+    """
+
+    def __init__(self, partition: str, problems: list[str], report_uri: str = "") -> None:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        where = f"\nReport: {report_uri}" if report_uri else ""
+        super().__init__(f"partition {partition} was rejected:{lines}{where}")
+        self.partition = partition
+        self.problems = problems
+        self.report_uri = report_uri
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.partition, self.problems, self.report_uri)
+
+
+class NoChampion(PipelineError):
+    """The registry holds no champion to score, serve or roll back with."""

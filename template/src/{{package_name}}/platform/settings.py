@@ -1,0 +1,227 @@
+"""Settings: config/pipeline.toml, overridden by .env and PIPELINE_* environment variables.
+
+`PIPELINE_TRAINING__TRIALS=50` overrides `trials` in the section `[training]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .errors import SettingsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Days = Annotated[int, Field(ge=1)]
+
+
+def project_root() -> Path:
+    """Return the folder that holds config/pipeline.toml.
+
+    It is $PIPELINE_HOME where that is set (containers), else the checkout this package lies in.
+    """
+    home = os.environ.get("PIPELINE_HOME")
+    root = Path(home) if home else Path(__file__).resolve().parents[3]
+    if not (root / "config" / "pipeline.toml").is_file():
+        raise SettingsError(
+            f"no config/pipeline.toml in {root}: set PIPELINE_HOME to the project's folder"
+        )
+    return root
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Project(_Section):
+    """Who owns the pipeline and what it is called in logs, alerts and the tracking server."""
+
+    name: str = "pipeline"
+    slug: str = "pipeline"
+    owner: str = "ml-team"
+
+
+class Data(_Section):
+    """Where the partitions are: a folder or any fsspec address, one file a day."""
+
+    source: str = "data/sample"
+    file: str = "{partition}.parquet"
+
+    @field_validator("file")
+    @classmethod
+    def _file_names_the_partition(cls, value: str) -> str:
+        if "{partition}" not in value or not value.endswith((".parquet", ".csv")):
+            raise ValueError("must contain {partition} and end in .parquet or .csv")
+        return value
+
+
+class Validation(_Section):
+    """Limits beyond which a partition is rejected as a whole."""
+
+    min_rows: int = Field(default=100, ge=0)
+    max_invalid_share: Share = 0.05
+    max_null_share: Share = 0.3
+    max_shift_psi: float = Field(default=1.0, gt=0)
+
+
+class Training(_Section):
+    """The window of days a model learns from, and the search for its parameters."""
+
+    window_days: Days = 21
+    wider_window_days: Days = 28
+    holdout_days: Days = 7
+    candidates: Annotated[list[str], Field(min_length=1)] = [
+        "linear",
+        "random_forest",
+        "xgboost",
+    ]
+    trials: int = Field(default=5, ge=1)
+    seed: int = 7
+    threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _windows_leave_days_to_learn_from(self) -> Training:
+        if self.window_days < self.holdout_days + 2:
+            raise ValueError(
+                f"window_days ({self.window_days}) must exceed holdout_days "
+                f"({self.holdout_days}) by 2 or more"
+            )
+        if self.wider_window_days < self.window_days:
+            raise ValueError(
+                f"wider_window_days ({self.wider_window_days}) must not be below "
+                f"window_days ({self.window_days})"
+            )
+        return self
+
+
+class Gate(_Section):
+    """Bounds of one metric; a model passes when it lies within them."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class Gates(_Section):
+    """What a challenger must reach on the holdout days before it becomes champion."""
+
+    metrics: dict[str, Gate] = {}
+    min_improvement: float = 0.0
+
+
+class Monitoring(_Section):
+    """When features count as drifted, and when drift asks for a new model."""
+
+    window_days: Days = 7
+    max_psi: float = Field(default=0.25, gt=0)
+    max_drifted_share: Share = 0.3
+
+
+class Schedule(_Section):
+    """When the engine starts the pipelines: cron expressions; empty means by hand only."""
+
+    training: str = ""
+    inference: str = ""
+    start_date: date = date(2013, 1, 1)
+    catchup: bool = False
+
+
+class Limits(_Section):
+    """Retries and time limits of every stage."""
+
+    retries: int = Field(default=2, ge=0)
+    retry_delay_seconds: int = Field(default=30, ge=0)
+    stage_timeout_minutes: float = Field(default=30, gt=0)
+    wait_timeout_minutes: float = Field(default=720, gt=0)
+    wait_interval_seconds: float = Field(default=60, gt=0)
+
+
+class Storage(_Section):
+    """Where stages write: a folder, or s3:// and the like when workers share no disk."""
+
+    root: str = "var/artifacts"
+
+
+class Logging(_Section):
+    """How log lines look."""
+
+    level: str = "INFO"
+    json_lines: bool = False
+
+
+class Settings(BaseSettings):
+    """All settings of a project; every field has a default, so an older file stays valid."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", env_prefix="PIPELINE_", env_nested_delimiter="__"
+    )
+
+    project: Project = Project()
+    data: Data = Data()
+    validation: Validation = Validation()
+    training: Training = Training()
+    gates: Gates = Gates()
+    monitoring: Monitoring = Monitoring()
+    schedule: Schedule = Schedule()
+    limits: Limits = Limits()
+    storage: Storage = Storage()
+    logging: Logging = Logging()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment (with .env loaded into it) over the file."""
+        toml = TomlConfigSettingsSource(settings_cls, project_root() / "config" / "pipeline.toml")
+        return init_settings, env_settings, toml
+
+    def window(self, partition: date, days: int) -> list[date]:
+        """Return the `days` days up to and including `partition`, oldest first."""
+        return [partition - timedelta(days=back) for back in reversed(range(days))]
+
+
+def load_environment() -> None:
+    """Load .env of the project into the environment; variables that are set already win."""
+    from dotenv import load_dotenv
+
+    load_dotenv(project_root() / ".env")
+
+
+@functools.cache
+def load_settings() -> Settings:
+    """Read the settings once a process.
+
+    Raises:
+        SettingsError: Names every bad value at once, with what was expected.
+    """
+    load_environment()
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} "
+            f"(got {_shorten(problem['input'])})"
+            for problem in error.errors()
+        ]
+        raise SettingsError(
+            "bad settings in config/pipeline.toml or PIPELINE_* variables:\n  " + "\n  ".join(lines)
+        ) from None
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

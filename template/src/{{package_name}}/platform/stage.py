@@ -1,0 +1,140 @@
+"""What every stage has in common: checked references, log lines, timing and a record of the run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+import typing
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from upath import UPath
+
+from ..refs import Ref, Run
+from . import storage
+from .errors import MissingUpstream, UntrackedRun
+from .logs import CONTEXT, get_logger
+
+log = get_logger(__name__)
+
+# Called with a stage's label as it starts (record None) and with its record as it ends.
+listeners: list[Callable[[str, StageRecord | None], None]] = []
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Ref)
+
+
+class StageRecord(BaseModel):
+    """What one stage of one run did; the report, the result table and monitoring read these.
+
+    Attributes:
+        label: The stage, with the candidate and the attempt where they tell two records apart.
+        seconds: Wall time.
+        result: The returned reference as JSON; None when the stage failed.
+        error: Type and message of the exception; None when the stage ended well.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    stage: str
+    label: str
+    started: datetime
+    seconds: float
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def stage(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a stage of the pipeline.
+
+    References may arrive as models or as their JSON. A missing one raises `MissingUpstream`, a
+    run that MLflow does not know raises `UntrackedRun`. Each call logs how it began and ended and
+    writes a `StageRecord`, also when it fails.
+    """
+    name = function.__name__
+    signature = inspect.signature(function)
+    # Resolved at the first call: annotations are strings until then.
+    hints = functools.cache(lambda: typing.get_type_hints(function))
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for parameter, value in bound.arguments.items():
+            bound.arguments[parameter] = _check_reference(
+                name, parameter, hints()[parameter], value
+            )
+        run = typing.cast(Run, bound.arguments["run"])
+        if not run.tracking_run_id:
+            raise UntrackedRun(
+                f"stage '{name}' of run '{run.key}' has no MLflow run: begin with the start stage"
+            )
+        label = _label(name, bound.arguments)
+        token = CONTEXT.set({"run": run.key, "partition": f"{run.partition}", "stage": label})
+        started, clock = datetime.now(UTC), time.perf_counter()
+        result: R | None = None
+        error: BaseException | None = None
+        _notify(label, None)
+        log.info("started")
+        try:
+            result = function(*bound.args, **bound.kwargs)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            record = StageRecord(
+                stage=name,
+                label=label,
+                started=started,
+                seconds=round(time.perf_counter() - clock, 3),
+                result=result.model_dump(mode="json") if result is not None else None,
+                error=f"{type(error).__name__}: {error}" if error is not None else None,
+            )
+            if error is None:
+                log.info("finished in %.1f s", record.seconds)
+            else:
+                log.error("failed after %.1f s: %s", record.seconds, record.error)
+            storage.write_text(_record_path(run, label), record.model_dump_json(indent=1))
+            _notify(label, record)
+            CONTEXT.reset(token)
+        return result
+
+    return wrapper
+
+
+def _notify(label: str, record: StageRecord | None) -> None:
+    for listener in listeners:
+        listener(label, record)
+
+
+def read_records(run_key: str) -> list[StageRecord]:
+    """Return the records of a run's stages, in the order in which they started."""
+    folder = storage.artifact_path("runs", run_key)
+    if not folder.is_dir():
+        return []
+    files = (entry for entry in folder.iterdir() if entry.suffix == ".json")
+    records = [StageRecord.model_validate_json(entry.read_text()) for entry in files]
+    return sorted(records, key=lambda record: record.started)
+
+
+def _check_reference(stage_name: str, parameter: str, hint: Any, value: Any) -> Any:
+    if not (isinstance(hint, type) and issubclass(hint, Ref)):
+        return value
+    if value is None:
+        raise MissingUpstream(stage_name, parameter)
+    return value if isinstance(value, hint) else hint.model_validate(value)
+
+
+def _label(name: str, arguments: dict[str, Any]) -> str:
+    attempts = [getattr(value, "attempt", 1) for value in arguments.values()]
+    attempt = max([arguments.get("attempt", 1), *attempts])
+    candidate = arguments.get("candidate")
+    parts = [name, candidate if isinstance(candidate, str) else "", "2" if attempt == 2 else ""]
+    return "-".join(part for part in parts if part)
+
+
+def _record_path(run: Run, label: str) -> UPath:
+    return storage.artifact_path("runs", run.key, f"{label}.json")

@@ -1,0 +1,38 @@
+"""The pipeline's verbs, one a file. No stage knows which engine calls it.
+
+`run_stage` is the door for engines: name and references in as JSON, one reference out as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+STAGES = (
+    "start",
+    "ingest",
+    "validate",
+    "featurize",
+    "train",
+    "select",
+    "evaluate",
+    "promote",
+    "score",
+    "monitor",
+    "report",
+)
+
+
+def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Run one stage by name and return its reference as JSON.
+
+    Only the stage's own module is imported, so a task's process loads no more than it needs.
+
+    Raises:
+        ValueError: There is no stage of that name.
+    """
+    if name not in STAGES:
+        raise ValueError(f"no stage '{name}'; there are: {', '.join(STAGES)}")
+    function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    result: dict[str, Any] = function(*args, **kwargs).model_dump(mode="json")
+    return result

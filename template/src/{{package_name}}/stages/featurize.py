@@ -1,0 +1,81 @@
+"""featurize: validated rows to features and target, one file a day."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import polars as pl
+
+from ..domain import problem
+from ..domain.features import FEATURES, features
+from ..platform import storage
+from ..platform.errors import NotValidated
+from ..platform.logs import get_logger
+from ..platform.settings import load_settings
+from ..platform.stage import stage
+from ..refs import DatasetRef, FeaturesRef, PartitionFile, Run
+
+log = get_logger(__name__)
+
+# Enough rows for stable quantiles; drift is measured against this sample for a model's lifetime.
+REFERENCE_ROWS = 20_000
+
+
+@stage
+def featurize(run: Run, dataset: DatasetRef) -> FeaturesRef:
+    """Compute features and target of every day, and split the days for training.
+
+    For training, rows without a target are dropped and the newest `holdout_days` are set apart:
+    the train stage never opens their files. For inference, every row is kept.
+
+    Raises:
+        NotValidated: `dataset` did not come from the validate stage.
+    """
+    if not dataset.validated:
+        raise NotValidated(
+            f"dataset {dataset.fingerprint} was never validated: featurize takes what the validate "
+            "stage returns, not what ingest returns"
+        )
+    training = run.pipeline == "training"
+    files = [
+        _featurize_day(file, drop_unlabelled=training)
+        for file in storage.read_manifest(dataset.uri)
+    ]
+    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
+    path = storage.artifact_path("datasets", f"{run.partition}", f"features-{total}.json")
+    holdout_from = None
+    reference_uri = None
+    if training:
+        holdout_from = run.partition - timedelta(days=load_settings().training.holdout_days - 1)
+        reference_uri = _write_reference(files, holdout_from, total)
+    rows = sum(file.rows for file in files)
+    holdout = sum(file.rows for file in files if holdout_from and file.partition >= holdout_from)
+    log.info("%d features of %d rows, %d of them held out", len(FEATURES), rows, holdout)
+    return FeaturesRef(
+        uri=storage.write_manifest(path, files),
+        rows=rows,
+        holdout_rows=holdout,
+        fingerprint=total,
+        dataset_fingerprint=dataset.fingerprint,
+        reference_uri=reference_uri,
+        holdout_from=holdout_from,
+        attempt=dataset.attempt,
+    )
+
+
+def _featurize_day(file: PartitionFile, *, drop_unlabelled: bool) -> PartitionFile:
+    frame = features(storage.read_parquet(file.uri)).with_columns(problem.target().alias("target"))
+    if drop_unlabelled:
+        frame = frame.filter(pl.col("target").is_not_null())
+    name = "features" if drop_unlabelled else "features-unlabelled"
+    path = storage.artifact_path(name, f"{file.partition}", f"{file.fingerprint}.parquet")
+    return storage.write_partition(path, file.partition, frame)
+
+
+def _write_reference(files: list[PartitionFile], holdout_from: date, total: str) -> str:
+    learned = [file for file in files if file.partition < holdout_from]
+    step = sum(file.rows for file in learned) // REFERENCE_ROWS + 1
+    sample = pl.concat(
+        [storage.read_parquet(file.uri, list(FEATURES)).gather_every(step) for file in learned]
+    )
+    return storage.write_parquet(storage.artifact_path("reference", f"{total}.parquet"), sample)

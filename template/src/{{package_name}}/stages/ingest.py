@@ -1,0 +1,103 @@
+"""ingest: take a snapshot of the window's partitions, so that a run can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from datetime import date
+
+from ..platform import storage
+from ..platform.errors import DataRejected, MissingPartitions
+from ..platform.logs import get_logger
+from ..platform.settings import Settings, load_settings
+from ..platform.stage import stage
+from ..refs import DatasetRef, PartitionFile, Run
+
+log = get_logger(__name__)
+
+
+@stage
+def ingest(run: Run, attempt: int = 1) -> DatasetRef:
+    """Copy the window's partitions from the source to the artefact root, byte for byte.
+
+    Args:
+        run: The run; training takes `window_days` up to its partition, inference the monitoring
+            window as far as the source has it.
+        attempt: 2 takes the wider training window.
+
+    Raises:
+        MissingPartitions: A day of the training window, or the partition itself, is missing.
+        DataRejected: A file is empty or unreadable, or one day's file equals another's.
+    """
+    settings = load_settings()
+    available = set(storage.source_partitions(settings))
+    window = _window(settings, run, attempt)
+    if run.pipeline == "inference":
+        window = [day for day in window if day in available or day == run.partition]
+    missing = [f"{day}" for day in window if day not in available]
+    if missing:
+        raise MissingPartitions(
+            f"'{settings.data.source}' lacks {len(missing)} of {len(window)} partitions: "
+            f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Deliver them, or "
+            "choose a smaller window in config/pipeline.toml"
+        )
+    files = [_snapshot(settings, day) for day in window]
+    _refuse_duplicates(files)
+    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
+    path = storage.artifact_path("datasets", f"{run.partition}", f"raw-{total}.json")
+    rows = sum(file.rows for file in files)
+    log.info("read %d rows of %d partitions from %s", rows, len(files), settings.data.source)
+    return DatasetRef(
+        uri=storage.write_manifest(path, files), rows=rows, fingerprint=total, attempt=attempt
+    )
+
+
+def wider_window_is_available(run: Run) -> bool:
+    """Tell whether the source holds every day of the wider window, and it is really wider."""
+    settings = load_settings()
+    available = set(storage.source_partitions(settings))
+    wider = _window(settings, run, attempt=2)
+    return len(wider) > settings.training.window_days and available.issuperset(wider)
+
+
+def _window(settings: Settings, run: Run, attempt: int) -> list[date]:
+    if run.pipeline == "inference":
+        return settings.window(run.partition, settings.monitoring.window_days)
+    training = settings.training
+    days = training.window_days if attempt == 1 else training.wider_window_days
+    return settings.window(run.partition, days)
+
+
+def _snapshot(settings: Settings, day: date) -> PartitionFile:
+    source = storage.source_file(settings, day)
+    data = source.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    rows = _count_rows(day, source.suffix, data)
+    target = storage.artifact_path("raw", f"{day}", f"{digest}{source.suffix}")
+    # The name is the content, so an existing file is the same file.
+    if not target.exists():
+        storage.write_bytes(target, data)
+    return PartitionFile(partition=day, uri=str(target), rows=rows, fingerprint=digest)
+
+
+def _count_rows(day: date, suffix: str, data: bytes) -> int:
+    import polars as pl
+
+    if not data:
+        raise DataRejected(f"{day}", ["empty_file: the file has no bytes"])
+    try:
+        scan = pl.scan_csv if suffix == ".csv" else pl.scan_parquet
+        return int(scan(io.BytesIO(data)).select(pl.len()).collect().item())
+    except pl.exceptions.PolarsError as error:
+        raise DataRejected(f"{day}", [f"unreadable_file: {error}"]) from error
+
+
+def _refuse_duplicates(files: list[PartitionFile]) -> None:
+    seen: dict[str, date] = {}
+    for file in files:
+        if file.fingerprint in seen:
+            raise DataRejected(
+                f"{file.partition}",
+                [f"duplicate_partition: the file equals that of {seen[file.fingerprint]}"],
+            )
+        seen[file.fingerprint] = file.partition

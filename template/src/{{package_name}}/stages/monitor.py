@@ -1,0 +1,95 @@
+"""monitor: has the data moved away from what the champion learned, and is it still good?"""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+
+from ..domain import problem
+from ..domain.features import FEATURES
+from ..domain.schema import KEY
+from ..platform import alerts, storage, tracking
+from ..platform.drift import drift_table
+from ..platform.logs import get_logger
+from ..platform.settings import load_settings
+from ..platform.stage import stage
+from ..refs import FeaturesRef, MonitorRef, Run, ScoresRef
+from .evaluate import check_gates
+from .score import predictions_path
+
+log = get_logger(__name__)
+
+
+@stage
+def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
+    """Compare the newest days with the champion's training data and, where labels came, judge it.
+
+    Drift is measured over the monitoring window, live performance over those of its days that
+    have stored predictions and labels. A new model is asked for when too many features drifted or
+    a gate fails on live data; the team is told.
+    """
+    settings = load_settings()
+    files = storage.read_manifest(features.uri)
+    window = storage.read_partitions(files)
+    champion = tracking.client().get_model_version(tracking.model_name(), str(scores.model_version))
+    reference = storage.read_parquet(champion.tags["reference_uri"])
+    limit = settings.monitoring.max_psi
+    drift = drift_table(reference, window, list(FEATURES), limit)
+    drifted = tuple(row.feature for row in drift if row.drifted)
+    live = live_metrics(window, [f"{file.partition}" for file in files])
+
+    reasons: list[str] = []
+    if len(drifted) > settings.monitoring.max_drifted_share * len(FEATURES):
+        reasons.append(
+            f"{len(drifted)} of {len(FEATURES)} features drifted: {', '.join(drifted)} "
+            f"(population stability index above {limit:g})"
+        )
+    if live:
+        failures, _ = check_gates(live, {}, settings.gates)
+        reasons += [f"live {failure}" for failure in failures]
+    path = storage.artifact_path("monitoring", f"{run.partition}", f"{scores.fingerprint}.json")
+    uri = storage.write_text(
+        path, json.dumps([row.model_dump(mode="json") for row in drift], indent=1)
+    )
+    tracking.log_metrics(
+        run.tracking_run_id,
+        {f"psi.{row.feature}": row.psi for row in drift}
+        | {f"live_{key}": value for key, value in live.items()}
+        | {"drifted_features": len(drifted)},
+    )
+    log.info("%d of %d features drifted; live %s", len(drifted), len(FEATURES), live or "unknown")
+    if reasons:
+        alerts.send(
+            alerts.Event(
+                kind="drift",
+                pipeline=run.pipeline,
+                stage="monitor",
+                partition=f"{run.partition}",
+                run_key=run.key,
+                summary="; ".join(reasons),
+                tracking_url=tracking.run_url(run.tracking_run_id),
+                details={row.feature: f"PSI {row.psi:.2f}" for row in drift if row.drifted},
+            )
+        )
+    return MonitorRef(
+        uri=uri,
+        drifted=drifted,
+        live_metrics=live,
+        retrain=bool(reasons),
+        reasons=tuple(reasons),
+    )
+
+
+def live_metrics(window: pl.DataFrame, partitions: list[str]) -> dict[str, float]:
+    """Return the metrics of stored predictions whose labels have arrived; empty without any."""
+    paths = [predictions_path(partition) for partition in partitions]
+    stored = [storage.read_parquet(str(path)) for path in paths if path.exists()]
+    if not stored:
+        return {}
+    joined = pl.concat(stored).join(
+        window.select(*KEY, "target").filter(pl.col("target").is_not_null()), on=KEY
+    )
+    if joined["target"].n_unique() < 2:
+        return {}
+    return problem.metrics.score(joined["target"].to_numpy(), joined["prediction"].to_numpy())

@@ -1,0 +1,62 @@
+"""start: decide which partition the run is about and open its MLflow run."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, date, datetime
+
+from ..platform import storage, tracking
+from ..platform.errors import MissingPartitions
+from ..platform.logs import get_logger
+from ..platform.settings import load_settings
+from ..refs import Pipeline, Run
+
+log = get_logger(__name__)
+
+
+def start(pipeline: Pipeline, partition: date | str | None = None, key: str | None = None) -> Run:
+    """Begin a run.
+
+    Args:
+        pipeline: Which graph is about to run.
+        partition: The day, as a date or in ISO format; the newest of the source when None.
+        key: The engine's name of the run; a new one is made up when None. Starting the same key
+            again continues the same MLflow run.
+
+    Raises:
+        MissingPartitions: The source holds no partition at all.
+        ValueError: `partition` is not a date.
+    """
+    day = newest_partition() if partition is None else _as_date(partition)
+    if key is None:
+        key = f"{pipeline}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    storage.sweep_temporary()
+    run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="")
+    run = run.model_copy(update={"tracking_run_id": tracking.open_run(run)})
+    log.info("run %s of partition %s: %s", key, day, tracking.run_url(run.tracking_run_id))
+    return run
+
+
+def newest_partition() -> date:
+    """Return the newest partition of the source.
+
+    Raises:
+        MissingPartitions: The source holds none.
+    """
+    settings = load_settings()
+    partitions = storage.source_partitions(settings)
+    if not partitions:
+        raise MissingPartitions(
+            f"no partition at '{settings.data.source}' matches '{settings.data.file}': "
+            "check [data] in config/pipeline.toml"
+        )
+    return partitions[-1]
+
+
+def _as_date(text: date | str) -> date:
+    if isinstance(text, date):
+        return text
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"partition '{text}' is not a date like 2013-01-28") from None

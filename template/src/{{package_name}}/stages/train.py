@@ -1,0 +1,130 @@
+"""train: tune one candidate on time-ordered data, fit it, and log it to MLflow."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from importlib import metadata
+from typing import Any
+
+import mlflow.sklearn
+import numpy as np
+import optuna
+import polars as pl
+from mlflow.models import infer_signature
+from numpy.typing import NDArray
+from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
+
+from ..domain import problem
+from ..domain.features import FEATURES, encoder
+from ..platform import storage, tracking
+from ..platform.logs import get_logger
+from ..platform.settings import load_settings
+from ..platform.stage import stage
+from ..refs import CandidateRef, FeaturesRef, Run
+
+log = get_logger(__name__)
+
+# What the logged model needs to be loaded again; naming it saves MLflow a slow guess.
+REQUIREMENTS = ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")
+
+
+@stage
+def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
+    """Tune and fit one candidate on the days before the holdout.
+
+    The newest fifth of the training days (at least one) scores Optuna's trials; the model is then
+    fitted on all training days with the best parameters. Same features, seed and library versions
+    give the same model.
+
+    Raises:
+        ValueError: There is no candidate of that name, or no day is left to learn from.
+    """
+    if candidate not in problem.CANDIDATES:
+        raise ValueError(
+            f"no candidate '{candidate}' in domain/; there are: {', '.join(problem.CANDIDATES)}"
+        )
+    settings = load_settings().training
+    files = [
+        file
+        for file in storage.read_manifest(features.uri)
+        if features.holdout_from and file.partition < features.holdout_from
+    ]
+    if len(files) < 2:
+        raise ValueError("fewer than two training days before the holdout: widen window_days")
+    days = [file.partition for file in files]
+    frame = storage.read_partitions(files, [*FEATURES, "target", "date"])
+    validation_from = days[-max(1, len(days) // 5)]
+
+    # Candidates train side by side; threads of their own beyond this only wait for each other.
+    threadpool_limits(settings.threads)
+    build = problem.CANDIDATES[candidate]
+    study, trials = _tune(frame, validation_from, build, settings.trials, settings.seed)
+    estimator = build(optuna.trial.FixedTrial(study.best_params), settings.seed)
+    model = make_pipeline(encoder(), estimator)
+    inputs = frame.select(FEATURES).to_pandas()
+    model.fit(inputs, frame["target"].to_numpy())
+
+    requirements = [f"{name}=={metadata.version(name)}" for name in REQUIREMENTS]
+    digest = storage.fingerprint(
+        features.fingerprint, candidate, json.dumps(study.best_params), repr(model), *requirements
+    )
+    run_id = tracking.open_child(run, candidate, features.attempt)
+    primary = f"validation_{problem.metrics.PRIMARY}"
+    tracking.log_params(run_id, {"candidate": candidate, **study.best_params})
+    for number, value in enumerate(trials):
+        tracking.log_metrics(run_id, {f"trial_{primary}": value}, step=number)
+    tracking.log_metrics(run_id, {primary: study.best_value, "training_rows": frame.height})
+    tracking.log_dataset(run_id, "features", features.uri, features.fingerprint, frame.height)
+    with tracking.active(run_id):
+        example = inputs.head(3)
+        logged = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            signature=infer_signature(example, problem.metrics.predict(model, example)),
+            input_example=example,
+            pip_requirements=requirements,
+            serialization_format="cloudpickle",
+        )
+    log.info("%s %.4f with %s", primary, study.best_value, study.best_params)
+    return CandidateRef(
+        candidate=candidate,
+        tracking_run_id=run_id,
+        model_uri=logged.model_uri,
+        score=study.best_value,
+        params=study.best_params,
+        fingerprint=digest,
+        trained_until=days[-1],
+        reference_uri=features.reference_uri or "",
+        attempt=features.attempt,
+    )
+
+
+def _tune(
+    frame: pl.DataFrame, validation_from: date, build: Any, trials: int, seed: int
+) -> tuple[optuna.Study, list[float]]:
+    """Search parameters: fit on the days before `validation_from`, score on those from it on.
+
+    The encoder is fitted once, on the fitting days only: it has no parameters to tune.
+    """
+    early, late = (
+        frame.filter(pl.col("date") < validation_from),
+        frame.filter(pl.col("date") >= validation_from),
+    )
+    encode = encoder()
+    fit_matrix = encode.fit_transform(early.select(FEATURES).to_pandas())
+    late_matrix = encode.transform(late.select(FEATURES).to_pandas())
+    fit_target, late_target = early["target"].to_numpy(), late["target"].to_numpy()
+
+    def objective(trial: optuna.Trial) -> float:
+        estimator = build(trial, seed).fit(fit_matrix, fit_target)
+        prediction: NDArray[np.float64] = problem.metrics.predict(estimator, late_matrix)
+        return problem.metrics.score(late_target, prediction)[problem.metrics.PRIMARY]
+
+    study = optuna.create_study(
+        direction="maximize" if problem.metrics.GREATER_IS_BETTER else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+    )
+    study.optimize(objective, n_trials=trials)
+    return study, [float(trial.value or 0.0) for trial in study.trials]

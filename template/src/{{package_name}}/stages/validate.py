@@ -1,0 +1,292 @@
+"""validate: hold every row against the data contract before anything is learned from it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+from upath import UPath
+
+from ..domain.schema import LABEL, PARTITION_COLUMN, STABLE_COLUMNS, Flights
+from ..platform import storage
+from ..platform.drift import psi
+from ..platform.errors import DataRejected
+from ..platform.logs import get_logger
+from ..platform.settings import Validation, load_settings
+from ..platform.stage import stage
+from ..refs import DatasetRef, PartitionFile, Run
+
+log = get_logger(__name__)
+
+ROW = "__row__"
+CONTRACT = Flights.to_schema()
+# What pandera calls checks that fail for a column as a whole rather than for some of its rows.
+COLUMN_CHECKS = {
+    "column_in_dataframe": "missing_column",
+    "dtype": "wrong_type",
+}
+
+
+@dataclass
+class Findings:
+    """What validation found in one partition.
+
+    Attributes:
+        problems: Broken limits, each starting with the check's name; any of them rejects.
+        checks: How many rows failed each `column: check`.
+        invalid: Rows that failed a check, with the checks in `failed_checks`.
+    """
+
+    partition: date | None
+    rows: int
+    problems: list[str] = field(default_factory=list)
+    checks: dict[str, int] = field(default_factory=dict)
+    invalid: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+
+@stage
+def validate(run: Run, raw: DatasetRef) -> DatasetRef:
+    """Check every partition against the contract and pass on the rows that keep it.
+
+    Rows that fail go to `quarantine/` with the names of the checks. For inference the label may
+    be missing.
+
+    Raises:
+        DataRejected: A limit of `[validation]` or of the contract is broken; nothing is passed on.
+            The report names rows and columns.
+    """
+    limits = load_settings().validation
+    needs_label = run.pipeline == "training"
+    valid_files: list[PartitionFile] = []
+    findings: list[Findings] = []
+    for file in storage.read_manifest(raw.uri):
+        frame, found = _check_file(file, limits, needs_label=needs_label)
+        findings.append(found)
+        if found.invalid.height:
+            path = storage.artifact_path(
+                "quarantine", f"{file.partition}", f"{file.fingerprint}.parquet"
+            )
+            storage.write_parquet(path, found.invalid)
+            log.warning(
+                "%s: quarantined %d of %d rows (%s): %s",
+                file.partition, found.invalid.height, found.rows, _counts(found.checks), path,
+            )  # fmt: skip
+        if not found.problems:
+            target = storage.artifact_path(
+                "validated", f"{file.partition}", f"{file.fingerprint}.parquet"
+            )
+            valid_files.append(storage.write_partition(target, file.partition, frame))
+    if len(valid_files) == len(findings):
+        findings[-1].problems += check_shift(valid_files, limits.max_shift_psi)
+    report_uri = _write_report(run, raw, findings)
+    rejected = [found for found in findings if found.problems]
+    if rejected:
+        problems = [
+            problem if len(findings) == 1 else f"{problem} [{found.partition}]"
+            for found in rejected
+            for problem in found.problems
+        ]
+        days = ", ".join(f"{found.partition}" for found in rejected)
+        raise DataRejected(days, problems, report_uri)
+    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in valid_files))
+    path = storage.artifact_path("datasets", f"{run.partition}", f"validated-{total}.json")
+    rows = sum(file.rows for file in valid_files)
+    quarantined = sum(found.invalid.height for found in findings)
+    log.info("%d rows valid, %d quarantined", rows, quarantined)
+    return DatasetRef(
+        uri=storage.write_manifest(path, valid_files),
+        rows=rows,
+        fingerprint=total,
+        validated=True,
+        attempt=raw.attempt,
+        metrics={"rows_read": raw.rows, "rows_quarantined": quarantined},
+    )
+
+
+def _check_file(
+    file: PartitionFile, limits: Validation, *, needs_label: bool
+) -> tuple[pl.DataFrame, Findings]:
+    try:
+        frame = read_rows(file.uri)
+    except pl.exceptions.PolarsError as error:
+        found = Findings(partition=file.partition, rows=file.rows)
+        found.problems.append(f"wrong_type: {_first_line(error)}")
+        return pl.DataFrame(), found
+    return check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
+
+
+def check_rows(
+    frame: pl.DataFrame, limits: Validation, *, partition: date | None, needs_label: bool
+) -> tuple[pl.DataFrame, Findings]:
+    """Check the rows of one day: returns the valid ones, and what was found.
+
+    Args:
+        frame: Raw rows.
+        limits: Shares and counts beyond which the rows are rejected as a whole.
+        partition: The day all rows must be of; None for rows of any day.
+        needs_label: False lets the label be null in every row, or missing.
+    """
+    found = Findings(partition=partition, rows=frame.height)
+    if frame.height < limits.min_rows:
+        found.problems.append(
+            f"too_few_rows: {frame.height} rows, at least {limits.min_rows} needed"
+        )
+    try:
+        frame = _conform(frame, needs_label=needs_label)
+    except pl.exceptions.PolarsError as error:
+        found.problems.append(f"wrong_type: {_first_line(error)}")
+        return pl.DataFrame(), found
+    try:
+        valid = CONTRACT.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        failures: pl.DataFrame = error.failure_cases
+        check = pl.col("check").str.extract(r"^(\w+)")
+        broken = failures.filter(check.is_in(list(COLUMN_CHECKS)))
+        if broken.height:
+            found.problems += [_column_problem(row) for row in broken.iter_rows(named=True)]
+            return pl.DataFrame(), found
+        valid, found.invalid, found.checks = _quarantine(frame, failures)
+    if partition is not None:
+        found.problems += _partition_problems(valid, partition)
+    if found.invalid.height > limits.max_invalid_share * frame.height:
+        found.problems.append(
+            f"invalid_rows: {found.invalid.height} of {frame.height} rows break the contract, at "
+            f"most {limits.max_invalid_share:.0%} may ({_counts(found.checks)})"
+        )
+    found.problems += _null_problems(valid, limits, needs_label=needs_label)
+    return valid, found
+
+
+def check_shift(files: list[PartitionFile], max_psi: float) -> list[str]:
+    """Compare the newest day's stable columns with the days before; returns what moved too far."""
+    if len(files) < 2:
+        return []
+    columns = list(STABLE_COLUMNS)
+    *before, newest = files
+    # An even sample of the earlier days bounds memory, whatever the size of the window.
+    step = sum(file.rows for file in before) // 200_000 + 1
+    reference = pl.concat(
+        [storage.read_parquet(file.uri, columns).gather_every(step) for file in before]
+    )
+    current = storage.read_parquet(newest.uri, columns)
+    values = {column: psi(reference[column], current[column]) for column in columns}
+    return [
+        f"distribution_shift: {column} is far from the {len(before)} days before "
+        f"(population stability index {value:.2f}, limit {max_psi:.2f})"
+        for column, value in values.items()
+        if value > max_psi
+    ]
+
+
+def read_rows(uri: str) -> pl.DataFrame:
+    """Read raw rows from Parquet or CSV; a CSV is read with the contract's types.
+
+    Raises:
+        polars.exceptions.PolarsError: The file is broken, or a CSV value is not of its type.
+    """
+    if not uri.endswith(".csv"):
+        return storage.read_parquet(uri)
+    types = {name: column.dtype.type for name, column in CONTRACT.columns.items()}
+    return pl.read_csv(io.BytesIO(UPath(uri).read_bytes()), schema_overrides=types)
+
+
+def _conform(frame: pl.DataFrame, *, needs_label: bool) -> pl.DataFrame:
+    """Cast numbers to the contract's width; any other difference of type is left to the contract.
+
+    Writers differ in the width they choose (pandas: 64 bits), which is no fault of the data.
+    """
+    if not needs_label and LABEL not in frame.columns:
+        frame = frame.with_columns(pl.lit(None).alias(LABEL))
+    casts = []
+    for name, column in CONTRACT.columns.items():
+        wanted = column.dtype.type
+        if name not in frame.columns or frame.schema[name] == wanted:
+            continue
+        actual = frame.schema[name]
+        same_kind = actual.is_integer() and wanted.is_integer()
+        if same_kind or (wanted.is_float() and actual.is_numeric()) or actual == pl.Null:
+            casts.append(pl.col(name).cast(wanted))
+    return frame.with_columns(casts)
+
+
+def _quarantine(
+    frame: pl.DataFrame, failures: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+    """Split rows by whether a check failed for them: valid rows, invalid rows, counts a check."""
+    named = failures.select(
+        pl.col("index").cast(pl.UInt32).alias(ROW),
+        pl.when(pl.col("check") == "multiple_fields_uniqueness")
+        .then(pl.lit("duplicate_row"))
+        .otherwise(pl.col("column") + ": " + pl.col("check"))
+        .alias("check"),
+    )
+    counts = named.group_by("check", maintain_order=True).agg(pl.col(ROW).n_unique())
+    reasons = named.group_by(ROW).agg(pl.col("check").unique().sort().alias("failed_checks"))
+    numbered = frame.with_row_index(ROW)
+    invalid = numbered.join(reasons, on=ROW, how="inner", maintain_order="left").drop(ROW)
+    valid = numbered.join(reasons, on=ROW, how="anti", maintain_order="left").drop(ROW)
+    return valid.select(list(CONTRACT.columns)), invalid, dict(counts.iter_rows())
+
+
+def _partition_problems(valid: pl.DataFrame, partition: date) -> list[str]:
+    foreign = valid.filter(pl.col(PARTITION_COLUMN) != partition)
+    if not foreign.height:
+        return []
+    days = foreign[PARTITION_COLUMN].unique().sort().head(3).cast(pl.String).to_list()
+    return [
+        f"wrong_partition: {foreign.height} rows are of another day ({', '.join(days)}), "
+        f"not of {partition}"
+    ]
+
+
+def _null_problems(valid: pl.DataFrame, limits: Validation, *, needs_label: bool) -> list[str]:
+    problems = []
+    for name, column in CONTRACT.columns.items():
+        if not column.nullable or valid.is_empty() or (name == LABEL and not needs_label):
+            continue
+        limit = (column.metadata or {}).get("max_null_share", limits.max_null_share)
+        nulls = valid[name].null_count()
+        if nulls > limit * valid.height:
+            check = "null_target" if name == LABEL else "too_many_nulls"
+            problems.append(
+                f"{check}: {name} is null in {nulls} of {valid.height} rows, "
+                f"at most {limit:.0%} may be"
+            )
+    return problems
+
+
+def _column_problem(failure: dict[str, Any]) -> str:
+    check = failure["check"].split("(")[0]
+    if check == "dtype":
+        wanted = failure["check"].removeprefix("dtype('").removesuffix("')")
+        return f"wrong_type: {failure['column']} is {failure['failure_case']}, not {wanted}"
+    return f"missing_column: {failure['failure_case']}"
+
+
+def _write_report(run: Run, raw: DatasetRef, findings: list[Findings]) -> str:
+    content = [
+        {
+            "partition": f"{found.partition}",
+            "rows": found.rows,
+            "quarantined": found.invalid.height,
+            "problems": found.problems,
+            "failed_checks": found.checks,
+            "first_invalid_rows": found.invalid.head(20).to_dicts(),
+        }
+        for found in findings
+    ]
+    path = storage.artifact_path("validation", f"{run.partition}", f"{raw.fingerprint}.json")
+    return storage.write_text(path, json.dumps(content, indent=1, default=str))
+
+
+def _counts(checks: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in checks.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,91 @@
+"""What the tests share: an isolated environment, the template as a release, and rendering it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import run_copy
+
+ROOT = Path(__file__).resolve().parents[1]
+Render = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them, but share uv's cache."""
+    home = tmp_path_factory.mktemp("home")
+    cache = subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_CACHE_DIR", cache.stdout.strip())
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        for role in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{role}_NAME", "Tester")
+            patch.setenv(f"GIT_{role}_EMAIL", "tester@example.org")
+        for name in ("COPIER_SETTINGS_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("PIPELINE_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the working tree, uncommitted work too, as a plain folder."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in git(ROOT, "ls-files", "-z", "-co", "--exclude-standard").split("\0"):
+        if (source := ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the working tree as users get it: a git repository with one release."""
+    repository = tmp_path_factory.mktemp("template")
+    shutil.copytree(sources, repository, dirs_exist_ok=True)
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    git(repository, "add", "--all", "--force")
+    git(repository, "commit", "--quiet", "--message=Release")
+    git(repository, "tag", "v0.1.0")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def render(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Return `render(with_data=False, **answers)`, which makes a project and returns its folder.
+
+    Questions without an answer take their default. The same answers give the same folder: do not
+    change what is in it. To save time the sample data is left out and no version is recorded.
+    """
+    made: dict[str, Path] = {}
+
+    def render(with_data: bool = False, **answers: Any) -> Path:
+        key = repr((with_data, sorted(answers.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("project")
+            make_project(sources, made[key], answers, with_data)
+        return made[key]
+
+    return render
+
+
+def make_project(
+    template: Path, folder: Path, answers: dict[str, Any], with_data: bool = False
+) -> None:
+    """Render a template into a folder, without a question and without trust."""
+    exclude = () if with_data else ("*.parquet",)
+    run_copy(str(template), folder, data=answers, exclude=exclude, defaults=True, quiet=True)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder and return what it prints."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout
