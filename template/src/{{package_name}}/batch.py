@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from .domain.features import features
 from .platform import tracking
 from .platform.errors import DataRejected
 from .platform.settings import load_settings
 from .stages.score import predict
-from .stages.validate import check_rows, read_rows
+from .stages.validate import check_rows, read_problem, read_rows
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,23 @@ def score_file(source: Path, target: Path) -> ScoredFile:
 
     Raises:
         ValueError: A file is neither .parquet nor .csv.
-        DataRejected: The rows break the contract beyond its limits.
+        DataRejected: The file cannot be read, or the rows break the contract beyond its limits.
         NoChampion: No model has passed the gates yet.
     """
     for path in (source, target):
         if path.suffix not in (".parquet", ".csv"):
             raise ValueError(f"{path}: only .parquet and .csv are supported")
-    limits = load_settings().validation.model_copy(update={"min_rows": 0})
-    valid, found = check_rows(read_rows(str(source)), limits, partition=None, needs_label=False)
+    limits = load_settings().validation.model_copy(update={"min_rows": 1})
+    try:
+        rows = read_rows(str(source))
+    except pl.exceptions.PolarsError as error:
+        raise DataRejected(source.name, [read_problem(error)]) from error
+    valid, found = check_rows(rows, limits, partition=None, needs_label=False)
     if found.problems:
         raise DataRejected(source.name, found.problems)
     champion = tracking.require_champion()
     predictions = predict(features(valid), champion.name, int(champion.version))
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".csv":
         predictions.write_csv(target)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from enum import StrEnum
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from .platform.errors import PipelineError
 from .platform.logs import console, setup_logging
-from .platform.settings import load_settings
+from .platform.settings import Logging, load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +43,7 @@ Partition = Annotated[
 
 @app.callback()
 def configure(
+    context: typer.Context,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show log lines in a terminal, too.")
     ] = False,
@@ -50,7 +52,9 @@ def configure(
     ] = False,
 ) -> None:
     """Configure logging before any command."""
-    settings = load_settings().logging
+    # The doctor must be able to tell what is wrong with the settings.
+    sick = context.invoked_subcommand == "doctor"
+    settings = Logging() if sick else load_settings().logging
     json_lines = json_logs or settings.json_lines
     # A terminal shows progress instead, unless somebody wants to read along.
     quiet = err.is_terminal and not (verbose or json_lines)
@@ -99,7 +103,9 @@ def stage(
         raise typer.BadParameter(f"not JSON: {error}") from None
     if not isinstance(values, list | dict):
         raise typer.BadParameter("a JSON list or object is expected")
-    result = run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
+    # Libraries print, too, and the standard output is for the reference alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
     print(json.dumps(result))
 
 
@@ -163,8 +169,8 @@ def doctor(
     """Check everything the pipelines need; each failed line says how to fix it."""
     from .doctor import exit_status, render, run_checks
 
-    with err.status("checking…"):
-        checks = run_checks(send=send)
+    with err.status("checking…") as status:
+        checks = run_checks(send=send, on_start=status.update)
     out.print(render(checks))
     raise typer.Exit(exit_status(checks))
 

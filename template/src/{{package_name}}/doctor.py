@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from .platform import alerts, storage, tracking
 from .platform.redact import redact
-from .platform.settings import load_environment, load_settings, project_root
+from .platform.paths import project_root
+from .platform.settings import load_environment, load_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +46,7 @@ class Check:
     fix: str = ""
 
 
-class Advice(Exception):  # noqa: N818 - it is no error
+class Advice(Exception):
     """Raised by a probe when nothing is broken, but something is left to do."""
 
 

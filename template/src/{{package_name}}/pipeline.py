@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
@@ -66,16 +67,21 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
 
     A failure is alerted and reported, then raised; the report is written whatever happened.
     """
-    run = start(pipeline, partition)
-    failed: BaseException | None = None
+    try:
+        run = start(pipeline, partition)
+    except BaseException as error:
+        alerts.send(
+            alerts.Event.from_exception(
+                error, pipeline=pipeline, stage="start", partition=partition
+            )
+        )
+        raise
     try:
         PIPELINES[pipeline](run)
     except BaseException as error:
-        failed = error
+        alerts.send(failure_event(run, error))
         raise
     finally:
-        if failed is not None:
-            alerts.send(failure_event(run, failed))
         report(run)
     return run
 
@@ -85,11 +91,15 @@ def failure_event(run: Run, error: BaseException) -> alerts.Event:
     from .platform.stage import read_records
 
     labels = [record.label for record in read_records(run.key) if record.error]
+    url = None
+    # MLflow may be what failed.
+    with contextlib.suppress(Exception):
+        url = tracking.run_url(run.tracking_run_id)
     return alerts.Event.from_exception(
         error,
         pipeline=run.pipeline,
         stage=labels[-1] if labels else "start",
         partition=f"{run.partition}",
         run_key=run.key,
-        tracking_url=tracking.run_url(run.tracking_run_id),
+        tracking_url=url,
     )

@@ -11,11 +11,10 @@ from typing import ClassVar
 import pandera.polars as pa
 import polars as pl
 
+from .features import KEY
+
 # The column that says which day a row belongs to.
 PARTITION_COLUMN = "date"
-
-# The columns that identify a row: unique within a partition, and kept beside each prediction.
-KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
 
 # Columns whose distribution must not jump from one day to the next (population stability index).
 STABLE_COLUMNS = ("carrier", "origin", "distance", "sched_dep_time")

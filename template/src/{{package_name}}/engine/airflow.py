@@ -6,7 +6,6 @@ Used by `uv run poe run` and `uv run poe up`; a deployment starts Airflow's own 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -23,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..platform import tracking
-from ..platform.settings import load_environment, project_root
+from ..platform.paths import project_root
+from ..platform.settings import load_environment
 
 Children: TypeAlias = dict[str, subprocess.Popen[bytes]]
 
@@ -145,14 +145,17 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _stop(children: Iterable[subprocess.Popen[bytes]]) -> None:
-    for child, number in itertools.product(children, (signal.SIGTERM, signal.SIGKILL)):
-        try:
-            os.killpg(child.pid, number)
+    # An impatient second Ctrl-C must not leave half of them running.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _wait_until_ready(url: str, children: Children, logs: Path) -> None:
@@ -195,3 +198,7 @@ def _addresses(home: Path, airflow_url: str, mlflow_url: str, logs: Path) -> Tab
     table.add_row("MLflow", mlflow_url)
     table.add_row("logs", str(logs))
     return table
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from airflow.sdk import (
@@ -22,13 +21,12 @@ from airflow.sdk import (
 )
 
 from ..platform.errors import PipelineError
+from ..platform.paths import config_file, project_root
 
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
 
-CONFIG = tomllib.loads(
-    (Path(__file__).resolve().parents[3] / "config" / "pipeline.toml").read_text()
-)
+CONFIG = tomllib.loads(config_file(project_root()).read_text())
 PROJECT = CONFIG.get("project", {})
 SCHEDULE = CONFIG.get("schedule", {})
 LIMITS = CONFIG.get("limits", {})

@@ -9,6 +9,7 @@ Problem" (2013).
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 BINS = 10
 # Rows that are enough for stable bin edges, and for the Kolmogorov-Smirnov test.
 SAMPLE_ROWS = 20_000
+# The exact test is slow for more pairs of rows, and the asymptotic one wrong for a few.
+EXACT_PAIRS = 10_000
 
 Counts = NDArray[np.float64]
 
@@ -56,7 +59,7 @@ def drift_table(
 
     Numeric columns get the two-sample Kolmogorov-Smirnov test, on an even sample of at most
     20,000 rows a side; categorical ones the chi-square test of homogeneity, on all rows. Both are
-    those of scipy.stats, with asymptotic p-values.
+    those of scipy.stats; p-values are asymptotic but for the smallest samples.
 
     Args:
         reference: Rows the model learned from.
@@ -76,8 +79,8 @@ def psi(reference: pl.Series, current: pl.Series) -> float:
 
     Numbers and dates fall into ten quantile bins of the reference (fewer where it repeats values);
     values below and above its range, its smallest value and nulls have bins of their own. Of
-    anything else each category is a bin. Half a row is added to every bin of both sides, so an
-    empty bin stays finite and a few rows cannot make a large index.
+    anything else each category is a bin. Half a row is added to every bin of both sides, so that
+    an empty bin leaves the index finite.
 
     By chance alone, the index of equal distributions is about (bins - 1)(1/m + 1/n) for m and n
     rows. Source: Yurdakul, Statistical Properties of Population Stability Index (2018).
@@ -93,16 +96,16 @@ def psi(reference: pl.Series, current: pl.Series) -> float:
 
 def _compare(name: str, reference: pl.Series, current: pl.Series, max_psi: float) -> FeatureDrift:
     _require_rows(reference, current)
-    if numeric := _both_numeric(reference, current):
+    numeric = _both_numeric(reference, current)
+    if numeric:
         reference, current = _as_numbers(reference), _as_numbers(current)
-        index = _index(*_bin_counts(reference, current))
-        statistic, p_value = _kolmogorov_smirnov(reference, current)
-    else:
-        counts = _category_counts(reference, current)
-        index = _index(*counts)
-        statistic, p_value = _chi_square(*counts)
-    if not (_has_values(reference) and _has_values(current)):
-        statistic = p_value = None
+    counts = (_bin_counts if numeric else _category_counts)(reference, current)
+    index = _index(*counts)
+    statistic, p_value = None, None
+    if _has_values(reference) and _has_values(current):
+        statistic, p_value = (
+            _kolmogorov_smirnov(reference, current) if numeric else _chi_square(*counts)
+        )
     return FeatureDrift(
         feature=name,
         kind="numeric" if numeric else "categorical",
@@ -129,29 +132,30 @@ def _both_numeric(*sides: pl.Series) -> bool:
 
 
 def _as_numbers(series: pl.Series) -> pl.Series:
-    return series.to_physical().cast(pl.Float64).fill_nan(None)
+    numbers = series.to_physical() if series.dtype.is_temporal() else series
+    return numbers.cast(pl.Float64).fill_nan(None)
 
 
 def _has_values(series: pl.Series) -> bool:
     return series.null_count() < series.len()
 
 
-def _sample(series: pl.Series) -> pl.Series:
-    return series.gather_every(-(-series.len() // SAMPLE_ROWS))
+def _sample(series: pl.Series) -> NDArray[np.float64]:
+    step = math.ceil(series.len() / SAMPLE_ROWS)
+    return series.gather_every(step).to_numpy()
 
 
 def _index(reference: Counts, current: Counts) -> float:
-    p, q = (
-        (counts + 0.5) / (counts.sum() + 0.5 * counts.size) for counts in (reference, current)
-    )
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * counts.size) for counts in (reference, current))
     return float(np.sum((p - q) * np.log(p / q)))
 
 
 def _bin_counts(reference: pl.Series, current: pl.Series) -> tuple[Counts, Counts]:
-    known = reference.filter(reference.is_finite())
-    sample = _sample(known).to_numpy() if known.len() else np.empty(0)
-    inner = np.quantile(sample, np.arange(1, BINS) / BINS, method="inverted_cdf") if sample.size else []
-    edges = np.unique([known.min(), *inner, known.max()]) if sample.size else np.zeros(1)
+    finite = reference.filter(reference.is_finite())
+    edges = np.zeros(1)
+    if not finite.is_empty():
+        inner = np.quantile(_sample(finite), np.arange(1, BINS) / BINS, method="inverted_cdf")
+        edges = np.unique([finite.min(), *inner, finite.max()])
     return _counts_between(edges, reference), _counts_between(edges, current)
 
 
@@ -175,15 +179,12 @@ def _category_counts(reference: pl.Series, current: pl.Series) -> tuple[Counts, 
     return p, q
 
 
-def _kolmogorov_smirnov(
-    reference: pl.Series, current: pl.Series
-) -> tuple[float | None, float | None]:
+def _kolmogorov_smirnov(reference: pl.Series, current: pl.Series) -> tuple[float, float]:
     from scipy.stats import ks_2samp
 
-    left, right = (_sample(series.drop_nulls()).to_numpy() for series in (reference, current))
-    if not (left.size and right.size):
-        return None, None
-    found = ks_2samp(left, right, method="asymp")
+    left, right = (_sample(series.drop_nulls()) for series in (reference, current))
+    few = left.size * right.size <= EXACT_PAIRS
+    found = ks_2samp(left, right, method="exact" if few else "asymp")
     return float(found.statistic), float(found.pvalue)
 
 

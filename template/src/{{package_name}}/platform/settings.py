@@ -6,37 +6,24 @@
 from __future__ import annotations
 
 import functools
-import os
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from .errors import SettingsError
+from .paths import config_file, project_root
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Days = Annotated[int, Field(ge=1)]
-
-
-def project_root() -> Path:
-    """Return the folder that holds config/pipeline.toml.
-
-    It is $PIPELINE_HOME where that is set (containers), else the checkout this package lies in.
-    """
-    home = os.environ.get("PIPELINE_HOME")
-    root = Path(home) if home else Path(__file__).resolve().parents[3]
-    if not (root / "config" / "pipeline.toml").is_file():
-        raise SettingsError(
-            f"no config/pipeline.toml in {root}: set PIPELINE_HOME to the project's folder"
-        )
-    return root
 
 
 class _Section(BaseModel):
@@ -158,6 +145,25 @@ class Logging(_Section):
     json_lines: bool = False
 
 
+class _Environment(EnvSettingsSource):
+    """Variables; what is unknown or unreadable is passed on, for the checks to report by name."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        prefix = self.env_prefix.lower()
+        for name, value in self.env_vars.items():
+            section, nested, _ = name.removeprefix(prefix).partition("__")
+            if name.startswith(prefix) and nested:
+                values.setdefault(section, value)
+        return values
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
 class Settings(BaseSettings):
     """All settings of a project; every field has a default, so an older file stays valid."""
 
@@ -186,8 +192,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment (with .env loaded into it) over the file."""
-        toml = TomlConfigSettingsSource(settings_cls, project_root() / "config" / "pipeline.toml")
-        return init_settings, env_settings, toml
+        toml = TomlConfigSettingsSource(settings_cls, config_file(project_root()))
+        return init_settings, _Environment(settings_cls), toml
 
     def window(self, partition: date, days: int) -> list[date]:
         """Return the `days` days up to and including `partition`, oldest first."""
@@ -220,6 +226,8 @@ def load_settings() -> Settings:
         raise SettingsError(
             "bad settings in config/pipeline.toml or PIPELINE_* variables:\n  " + "\n  ".join(lines)
         ) from None
+    except ValueError as error:
+        raise SettingsError(f"config/pipeline.toml is not readable as TOML: {error}") from None
 
 
 def _shorten(value: Any) -> str:

@@ -63,14 +63,14 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        for parameter, value in bound.arguments.items():
-            bound.arguments[parameter] = _check_reference(
-                name, parameter, hints()[parameter], value
-            )
-        run = typing.cast(Run, bound.arguments["run"])
+        run = _check_reference(name, "run", Run, bound.arguments["run"])
         if not run.tracking_run_id:
             raise UntrackedRun(
                 f"stage '{name}' of run '{run.key}' has no MLflow run: begin with the start stage"
+            )
+        for parameter, value in bound.arguments.items():
+            bound.arguments[parameter] = _check_reference(
+                name, parameter, hints()[parameter], value
             )
         label = _label(name, bound.arguments)
         token = CONTEXT.set({"run": run.key, "partition": f"{run.partition}", "stage": label})
@@ -129,7 +129,13 @@ def _check_reference(stage_name: str, parameter: str, hint: Any, value: Any) -> 
 
 
 def _label(name: str, arguments: dict[str, Any]) -> str:
-    attempts = [getattr(value, "attempt", 1) for value in arguments.values()]
+    values = [*arguments.values()]
+    for several in (value for value in arguments.values() if isinstance(value, list)):
+        values += several
+    attempts = [
+        value.get("attempt", 1) if isinstance(value, dict) else getattr(value, "attempt", 1)
+        for value in values
+    ]
     attempt = max([arguments.get("attempt", 1), *attempts])
     candidate = arguments.get("candidate")
     parts = [name, candidate if isinstance(candidate, str) else "", "2" if attempt == 2 else ""]

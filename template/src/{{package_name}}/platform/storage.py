@@ -5,6 +5,7 @@ Files are written whole or not at all: first under a temporary name, then moved 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING
 from upath import UPath
 
 from ..refs import PartitionFile
-from .settings import Settings, load_settings, project_root
+from .paths import project_root
+from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -181,5 +183,10 @@ def source_partitions(settings: Settings) -> list[date]:
     pattern = re.compile(rf"{before}(\d{{4}}-\d{{2}}-\d{{2}}){after}")
     if not folder.exists():
         return []
-    names = (match[1] for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
-    return sorted(date.fromisoformat(name) for name in names)
+    days = []
+    for entry in folder.iterdir():
+        # A file of 30 February is no partition.
+        with contextlib.suppress(ValueError):
+            if match := pattern.fullmatch(entry.name):
+                days.append(date.fromisoformat(match[1]))
+    return sorted(days)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..refs import CandidateRef, Run
 from .errors import NoChampion
 from .logs import get_logger
-from .settings import load_environment, load_settings, project_root
+from .paths import project_root
+from .settings import load_environment, load_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,8 +7,7 @@ import json
 import polars as pl
 
 from ..domain import problem
-from ..domain.features import FEATURES
-from ..domain.schema import KEY
+from ..domain.features import FEATURES, KEY
 from ..platform import alerts, storage, tracking
 from ..platform.drift import drift_table
 from ..platform.logs import get_logger

@@ -6,8 +6,7 @@ import polars as pl
 from upath import UPath
 
 from ..domain import problem
-from ..domain.features import FEATURES
-from ..domain.schema import KEY
+from ..domain.features import FEATURES, KEY
 from ..platform import storage, tracking
 from ..platform.logs import get_logger
 from ..platform.stage import stage

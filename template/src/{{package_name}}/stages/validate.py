@@ -115,7 +115,7 @@ def _check_file(
         frame = read_rows(file.uri)
     except pl.exceptions.PolarsError as error:
         found = Findings(partition=file.partition, rows=file.rows)
-        found.problems.append(f"wrong_type: {_first_line(error)}")
+        found.problems.append(read_problem(error))
         return pl.DataFrame(), found
     return check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
 
@@ -136,21 +136,18 @@ def check_rows(
         found.problems.append(
             f"too_few_rows: {frame.height} rows, at least {limits.min_rows} needed"
         )
+    typed, failures = _conform(frame, needs_label=needs_label)
     try:
-        frame = _conform(frame, needs_label=needs_label)
-    except pl.exceptions.PolarsError as error:
-        found.problems.append(f"wrong_type: {_first_line(error)}")
-        return pl.DataFrame(), found
-    try:
-        valid = CONTRACT.validate(frame, lazy=True)
+        valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
     except pa.errors.SchemaErrors as error:
-        failures: pl.DataFrame = error.failure_cases
+        failures.append(error.failure_cases.select("column", "check", "failure_case", "index"))
         check = pl.col("check").str.extract(r"^(\w+)")
-        broken = failures.filter(check.is_in(list(COLUMN_CHECKS)))
+        broken = failures[-1].filter(check.is_in(list(COLUMN_CHECKS)))
         if broken.height:
             found.problems += [_column_problem(row) for row in broken.iter_rows(named=True)]
             return pl.DataFrame(), found
-        valid, found.invalid, found.checks = _quarantine(frame, failures)
+    if failures:
+        valid, found.invalid, found.checks = _quarantine(frame, typed, failures)
     if partition is not None:
         found.problems += _partition_problems(valid, partition)
     if found.invalid.height > limits.max_invalid_share * frame.height:
@@ -186,23 +183,36 @@ def check_shift(files: list[PartitionFile], max_psi: float) -> list[str]:
 def read_rows(uri: str) -> pl.DataFrame:
     """Read raw rows from Parquet or CSV; a CSV is read with the contract's types.
 
+    Integers keep 64 bits, so that one too large for its column is found in its row.
+
     Raises:
         polars.exceptions.PolarsError: The file is broken, or a CSV value is not of its type.
     """
     if not uri.endswith(".csv"):
         return storage.read_parquet(uri)
-    types = {name: column.dtype.type for name, column in CONTRACT.columns.items()}
+    types = {
+        name: pl.Int64 if column.dtype.type.is_integer() else column.dtype.type
+        for name, column in CONTRACT.columns.items()
+    }
     return pl.read_csv(io.BytesIO(UPath(uri).read_bytes()), schema_overrides=types)
 
 
-def _conform(frame: pl.DataFrame, *, needs_label: bool) -> pl.DataFrame:
+def read_problem(error: pl.exceptions.PolarsError) -> str:
+    """Return what `read_rows` raised as a problem that begins with the check's name."""
+    # The words polars has for a value in a CSV; everything else is a broken file.
+    check = "wrong_type" if "could not parse" in str(error) else "unreadable_file"
+    return f"{check}: {str(error).splitlines()[0]}"
+
+
+def _conform(frame: pl.DataFrame, *, needs_label: bool) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Cast numbers to the contract's width; any other difference of type is left to the contract.
 
-    Writers differ in the width they choose (pandas: 64 bits), which is no fault of the data.
+    Writers differ in the width they choose (pandas: 64 bits), which is no fault of the data. A
+    number that does not fit is a failure of its row, returned in the form that pandera uses.
     """
     if not needs_label and LABEL not in frame.columns:
         frame = frame.with_columns(pl.lit(None).alias(LABEL))
-    casts = []
+    typed, failures = frame, []
     for name, column in CONTRACT.columns.items():
         wanted = column.dtype.type
         if name not in frame.columns or frame.schema[name] == wanted:
@@ -210,15 +220,32 @@ def _conform(frame: pl.DataFrame, *, needs_label: bool) -> pl.DataFrame:
         actual = frame.schema[name]
         same_kind = actual.is_integer() and wanted.is_integer()
         if same_kind or (wanted.is_float() and actual.is_numeric()) or actual == pl.Null:
-            casts.append(pl.col(name).cast(wanted))
-    return frame.with_columns(casts)
+            typed = typed.with_columns(pl.col(name).cast(wanted, strict=False))
+            if typed[name].null_count() > frame[name].null_count():
+                failures.append(_unfit_values(frame[name], typed[name]))
+    return typed, failures
+
+
+def _unfit_values(before: pl.Series, after: pl.Series) -> pl.DataFrame:
+    rows = (before.is_not_null() & after.is_null()).arg_true()
+    return pl.DataFrame(
+        {
+            "column": pl.repeat(before.name, len(rows), eager=True),
+            "check": pl.repeat(f"fits {after.dtype}", len(rows), eager=True),
+            "failure_case": before.gather(rows).cast(pl.String),
+            "index": rows.cast(pl.Int32),
+        }
+    )
 
 
 def _quarantine(
-    frame: pl.DataFrame, failures: pl.DataFrame
+    frame: pl.DataFrame, typed: pl.DataFrame, failures: list[pl.DataFrame]
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
-    """Split rows by whether a check failed for them: valid rows, invalid rows, counts a check."""
-    named = failures.select(
+    """Split rows by whether a check failed for them: valid rows, invalid rows, counts a check.
+
+    Valid rows have the contract's types, invalid ones are as they came.
+    """
+    named = pl.concat(failures, how="vertical_relaxed").select(
         pl.col("index").cast(pl.UInt32).alias(ROW),
         pl.when(pl.col("check") == "multiple_fields_uniqueness")
         .then(pl.lit("duplicate_row"))
@@ -227,10 +254,9 @@ def _quarantine(
     )
     counts = named.group_by("check", maintain_order=True).agg(pl.col(ROW).n_unique())
     reasons = named.group_by(ROW).agg(pl.col("check").unique().sort().alias("failed_checks"))
-    numbered = frame.with_row_index(ROW)
-    invalid = numbered.join(reasons, on=ROW, how="inner", maintain_order="left").drop(ROW)
-    valid = numbered.join(reasons, on=ROW, how="anti", maintain_order="left").drop(ROW)
-    return valid.select(list(CONTRACT.columns)), invalid, dict(counts.iter_rows())
+    invalid = frame.with_row_index(ROW).join(reasons, on=ROW, how="inner", maintain_order="left")
+    valid = typed.with_row_index(ROW).join(reasons, on=ROW, how="anti", maintain_order="left")
+    return valid.select(list(CONTRACT.columns)), invalid.drop(ROW), dict(counts.iter_rows())
 
 
 def _partition_problems(valid: pl.DataFrame, partition: date) -> list[str]:
@@ -286,7 +312,3 @@ def _write_report(run: Run, raw: DatasetRef, findings: list[Findings]) -> str:
 
 def _counts(checks: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in checks.items())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

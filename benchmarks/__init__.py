@@ -1,0 +1,1 @@
+"""Measurements of the template and of the project it generates: `python -m benchmarks`."""

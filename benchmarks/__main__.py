@@ -1,0 +1,53 @@
+"""Measure: `python -m benchmarks`. A complete call rewrites RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from .results import Results, write_markdown
+from .suite import ALL, Bench, versions
+from .workspace import Workspace
+
+REPEATS = 5
+PAGE = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    """Run the measurements that were asked for; returns 1 when a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=ALL, action="append", help="just this one; may repeat")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"calls of each ({REPEATS})")
+    parser.add_argument("--json", type=Path, help="also write all results to this file")
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error("--repeats must be 1 or more")
+
+    console, results = Console(), Results()
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as folder:
+        workspace = Workspace(Path(folder).resolve())
+        bench = Bench(
+            workspace,
+            results,
+            arguments.repeats,
+            lambda line: console.print(line, highlight=False, soft_wrap=True),
+        )
+        for name in arguments.only or ALL:
+            ALL[name](bench)
+        results.versions = versions(workspace)
+    for table in results.tables():
+        console.print(table)
+    if not arguments.only and arguments.repeats >= REPEATS:
+        write_markdown(results, PAGE)
+        console.print(f"written: {PAGE.name}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results.as_json(), indent=1))
+    return 0 if all(target.kept for target in results.targets) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

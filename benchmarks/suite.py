@@ -1,0 +1,380 @@
+"""The measurements themselves, one function each; `ALL` names them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import big_data
+from .measure import Command, CommandError, Usage, median
+from .results import MEGABYTE, Results, Row, StageImports, Target
+from .workspace import SCRIPTS, Workspace
+
+PARTITION_ROWS = (1_000_000, 3_000_000, 10_000_000)
+WINDOW_DAYS = 21
+MAX_RENDER_SECONDS = 1.0
+MAX_RUN_RATIO = 1.3
+MAX_DATA_PATH_RATIO = 1.5
+MAX_DATA_PATH_BYTES = 2_000 * MEGABYTE
+# Same model, same metrics; beyond this the two sides did not do the same work.
+METRIC_TOLERANCE = 1e-6
+PEER = "kedro spaceflights-pandas"
+PEER_TIMEOUT_SECONDS = 120
+
+VERSIONS = (
+    *("apache-airflow", "mlflow", "optuna", "pandera", "polars", "scikit-learn", "xgboost-cpu"),
+)
+
+# What the imports of each stage are searched for. Not listed: what is light.
+HEAVY = (
+    *("airflow", "jinja2", "matplotlib", "mlflow", "optuna", "pandas", "pandera", "polars"),
+    *("pyarrow", "scipy", "sklearn", "sqlalchemy", "xgboost"),
+)
+# MLflow itself imports pandas, SciPy and the rest of these, whatever it is used for.
+MLFLOW = {"mlflow", "pandas", "polars", "pyarrow", "scipy", "sqlalchemy"}
+MODEL = MLFLOW | {"sklearn", "xgboost"}
+USED = {
+    "start": MLFLOW,
+    "ingest": {"polars"},
+    "validate": {"polars", "pandera", "pandas", "pyarrow"},  # pandera imports the last two
+    "featurize": {"polars"},
+    "train": MODEL | {"optuna"},
+    "select": {"polars"},
+    "evaluate": MODEL,
+    "promote": MLFLOW,
+    "report": MODEL | {"jinja2", "matplotlib"},
+    "score": MODEL,
+    "monitor": MODEL,
+}
+
+
+@dataclass
+class Bench:
+    """What every measurement works with."""
+
+    workspace: Workspace
+    results: Results
+    repeats: int
+    say: Callable[[str], None]
+
+    def measure(
+        self, name: str, command: Command, *, before: Callable[[], object] = lambda: None,
+        repeats: int | None = None,
+    ) -> Usage:  # fmt: skip
+        """Measure one command and note the median; `before` runs, unmeasured, before each call."""
+        return self.compare({name: command}, before=before, repeats=repeats)[name]
+
+    def compare(
+        self, commands: dict[str, Command], *, before: Callable[[], object] = lambda: None,
+        repeats: int | None = None,
+    ) -> dict[str, Usage]:  # fmt: skip
+        """Measure several commands in turn, so that whatever slows the machine slows them all."""
+        calls = repeats or self.repeats
+        usages: dict[str, list[Usage]] = {name: [] for name in commands}
+        for call, (name, command) in itertools.product(range(calls), commands.items()):
+            before()
+            usage = command.measure()
+            usages[name].append(usage)
+            self.say(
+                f"{name}, {call + 1} of {calls}: {usage.cpu:.2f} s CPU, {usage.wall:.2f} s wall, "
+                f"{usage.peak / MEGABYTE:,.0f} MB"
+            )
+        medians = {name: median(several) for name, several in usages.items()}
+        self.results.rows += [Row(name, calls, usage) for name, usage in medians.items()]
+        return medians
+
+    def promise(self, promise: str, measured: str, kept: bool) -> None:
+        """Note a target and whether it is met."""
+        self.results.targets.append(Target(promise, measured, kept))
+
+
+def render(bench: Bench) -> None:
+    """Make a project from the template."""
+    folder = bench.workspace.folder / "rendered"
+    usage = bench.measure(
+        "render: copier copy --defaults",
+        bench.workspace.render(folder),
+        before=lambda: shutil.rmtree(folder, ignore_errors=True),
+    )
+    bench.promise(
+        f"render within {MAX_RENDER_SECONDS:g} s",
+        f"{usage.wall:.2f} s",
+        usage.wall < MAX_RENDER_SECONDS,
+    )
+
+
+def install(bench: Bench) -> None:
+    """Install the project: from the package index once, then from uv's cache."""
+    workspace = bench.workspace
+    environment = workspace.project / ".venv"
+    cache = workspace.folder / "uv-cache"
+    sync = workspace.command("uv", "sync", UV_CACHE_DIR=cache)
+    bench.measure("install: uv sync, cold cache, no lock file", sync, repeats=1)
+    bench.measure("install: uv sync, warm cache", sync, before=lambda: shutil.rmtree(environment))
+
+
+def run(bench: Bench) -> None:
+    """Run the training pipeline in plain Python, against the same work written by hand."""
+    workspace = bench.workspace
+    program = workspace.python.with_name("flight-delays")
+    bench.measure(
+        "run, plain Python, first: no store, no bytecode",
+        workspace.command(program, "run", "training", PYTHONPYCACHEPREFIX=_bytecode(workspace)),
+        before=lambda: _as_new(workspace),
+    )
+    ours = workspace.command(program, "run", "training")
+    by_hand = by_hand_command(workspace)
+    for warm_up in (ours, by_hand):
+        warm_up.measure()
+    steady, bound = bench.compare(
+        {"run, plain Python, steady": ours, "bound: the same work by hand, steady": by_hand}
+    ).values()
+    difference = metric_difference(workspace)
+    ratio = steady.cpu / bound.cpu
+    bench.promise(
+        f"steady run within {MAX_RUN_RATIO:g} times the CPU of the same work by hand",
+        f"{ratio:.2f} times",
+        ratio <= MAX_RUN_RATIO,
+    )
+    bench.promise(
+        "both sides reach the same metrics",
+        f"differ by {difference:.0e}",
+        difference <= METRIC_TOLERANCE,
+    )
+
+
+def by_hand_command(workspace: Workspace) -> Command:
+    """Return the command of the bound; it runs in the project's environment."""
+    source = workspace.project / "data" / "sample"
+    return workspace.command(
+        workspace.python, SCRIPTS / "bound.py", source, workspace.folder / "bound"
+    )
+
+
+def metric_difference(workspace: Workspace) -> float:
+    """Return the largest difference between the holdout metrics of our last run and the bound's.
+
+    Raises:
+        ValueError: The two have other metrics.
+    """
+    records = (workspace.project / "var" / "artifacts" / "runs").glob("*/evaluate.json")
+    newest = max(records, key=lambda path: path.stat().st_mtime)
+    ours = json.loads(newest.read_text())["result"]["metrics"]
+    bound = json.loads((workspace.folder / "bound" / "metrics.json").read_text())
+    if ours.keys() != bound.keys():
+        raise ValueError(f"other metrics: {sorted(ours)} and {sorted(bound)}")
+    return max(abs(float(ours[name]) - float(bound[name])) for name in ours)
+
+
+def airflow(bench: Bench) -> None:
+    """Run the whole training DAG on Airflow, as `poe run` does."""
+    workspace = bench.workspace
+    call = "from flight_delays.engine.airflow import run; run()"
+    bench.measure(
+        "run, Airflow, first: no stores, no bytecode",
+        workspace.command(workspace.python, "-c", call, PYTHONPYCACHEPREFIX=_bytecode(workspace)),
+        before=lambda: _as_new(workspace),
+    )
+    steady = workspace.command(workspace.python, "-c", call)
+    steady.measure()
+    bench.measure("run, Airflow, steady", steady)
+
+
+def peer(bench: Bench) -> None:
+    """Run kedro's starter project; it comes from GitHub, which not every machine reaches."""
+    workspace = bench.workspace
+    folder = workspace.folder / "peer"
+    folder.mkdir()
+    kedro = [*("uv", "tool", "run", "kedro", "new"), "--starter=spaceflights-pandas", "--name=peer"]
+    try:
+        new = subprocess.run(
+            kedro,
+            cwd=folder,
+            env=workspace.environment,
+            capture_output=True,
+            timeout=PEER_TIMEOUT_SECONDS,
+            check=False,
+        )
+        if new.returncode != 0:
+            raise CommandError("its starter cannot be fetched from GitHub")
+        here = folder / "peer"
+        for arguments in (["venv"], ["pip", "install", "--requirements=requirements.txt"]):
+            Command(["uv", *arguments], here, workspace.environment).measure()
+        program = here / ".venv" / "bin" / "kedro"
+        bench.measure(
+            f"peer: {PEER}, steady", Command([program, "run"], here, workspace.environment)
+        )
+    except (CommandError, subprocess.TimeoutExpired) as error:
+        reason = "its starter did not arrive in time"
+        if isinstance(error, CommandError):
+            reason = str(error).splitlines()[0]
+        bench.say(f"peer: not measured: {reason}")
+        bench.results.rows.append(Row(f"peer: {PEER}", note=f"not measured: {reason}"))
+
+
+def data_path(bench: Bench) -> None:
+    """Take 1, 3 and 10 million rows from raw data to features, against hand-written polars."""
+    usages = {rows: _data_path_of(bench, rows) for rows in PARTITION_ROWS}
+    (few, (small, _)), *_, (many, (large, bound)) = usages.items()
+    ratio = large.cpu / bound.cpu
+    bench.promise(
+        f"{many:,} rows within {MAX_DATA_PATH_RATIO:g} times the CPU of polars by hand",
+        f"{ratio:.2f} times",
+        ratio <= MAX_DATA_PATH_RATIO,
+    )
+    bench.promise(
+        f"{many:,} rows in under {MAX_DATA_PATH_BYTES / MEGABYTE:,.0f} MB",
+        f"{large.peak / MEGABYTE:,.0f} MB",
+        large.peak < MAX_DATA_PATH_BYTES,
+    )
+    growth = large.cpu / small.cpu
+    bench.promise(
+        f"the data path grows no faster than the rows ({many / few:g} times)",
+        f"{growth:.1f} times the CPU, {large.peak / small.peak:.1f} times the memory",
+        max(growth, large.peak / small.peak) <= many / few,
+    )
+
+
+def _data_path_of(bench: Bench, rows: int) -> tuple[Usage, Usage]:
+    workspace = bench.workspace
+    folder = workspace.folder / "rows"
+    source, ours, by_hand = folder / "source", folder / "ours", folder / "bound"
+    sample = sorted((workspace.project / "data" / "sample").glob("*.parquet"))[:WINDOW_DAYS]
+    big_data.tile(sample, source, rows)
+    commands = {
+        f"data path, {rows:,} rows": workspace.command(
+            workspace.python,
+            SCRIPTS / "data_path.py",
+            sample[-1].stem,
+            PIPELINE_DATA__SOURCE=source,
+            PIPELINE_STORAGE__ROOT=ours,
+        ),
+        f"bound: polars by hand, {rows:,} rows": workspace.command(
+            workspace.python, SCRIPTS / "data_path_bound.py", source, by_hand
+        ),
+    }
+
+    def start_afresh() -> None:
+        for path in (ours, by_hand):
+            shutil.rmtree(path, ignore_errors=True)
+
+    try:
+        mine, bound = bench.compare(commands, before=start_afresh).values()
+    finally:
+        shutil.rmtree(folder)
+    return mine, bound
+
+
+def imports(bench: Bench) -> None:
+    """Run each stage in a process of its own and look at what it imported."""
+    for stage in _stages(bench.workspace):
+        bench.results.imports.append(stage)
+        bench.say(f"imports, {stage.stage}: {stage.seconds:.2f} s, {stage.modules:,} modules")
+    surplus = [
+        f"{stage.stage}: {', '.join(stage.surplus)}"
+        for stage in bench.results.imports
+        if stage.surplus
+    ]
+    bench.promise("a stage imports only what it uses", "; ".join(surplus) or "yes", not surplus)
+
+
+def _stages(workspace: Workspace) -> list[StageImports]:
+    """Run both pipelines stage by stage, each stage in a process as an engine would start it."""
+    found: dict[str, StageImports] = {}
+
+    def call(name: str, *arguments: Any) -> Any:
+        imported, reference = _imports_of(workspace, name, arguments)
+        # A stage of both pipelines is noted as training has it: its report draws plots.
+        found.setdefault(name, imported)
+        return reference
+
+    run = call("start", "training")
+    features = call("featurize", run, call("validate", run, call("ingest", run)))
+    candidate = call("select", run, [call("train", run, features, "xgboost")])
+    call("promote", run, call("evaluate", run, features, candidate))
+    call("report", run)
+
+    run = call("start", "inference")
+    features = call("featurize", run, call("validate", run, call("ingest", run)))
+    call("monitor", run, features, call("score", run, features))
+    return list(found.values())
+
+
+def _imports_of(
+    workspace: Workspace, name: str, arguments: tuple[Any, ...]
+) -> tuple[StageImports, Any]:
+    code = (
+        "import json, sys; from flight_delays.stages import run_stage; "
+        "print(json.dumps(run_stage(sys.argv[1], *json.loads(sys.argv[2]))))"
+    )
+    command = workspace.command(
+        *(workspace.python, "-X", "importtime", "-c", code, name, json.dumps(arguments))
+    )
+    done = subprocess.run(
+        command.arguments,
+        cwd=command.folder,
+        env=command.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise CommandError(f"stage {name} failed:\n{done.stderr[-2000:]}")
+    microseconds, modules = parse_import_times(done.stderr)
+    heavy = tuple(package for package in HEAVY if package in modules)
+    surplus = tuple(package for package in heavy if package not in USED[name])
+    found = StageImports(name, microseconds / 1e6, len(modules), heavy, surplus)
+    return found, json.loads(done.stdout.splitlines()[-1])
+
+
+def parse_import_times(text: str) -> tuple[int, set[str]]:
+    """Return the microseconds and the modules of what `-X importtime` printed."""
+    prefix = "import time:"
+    lines = [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
+    fields = [[field.strip() for field in line.split("|")] for line in lines]
+    # The header is a line of the same form.
+    entries = [(int(own), module) for own, _, module in fields if own.isdigit()]
+    return sum(own for own, _ in entries), {module for _, module in entries}
+
+
+def _bytecode(workspace: Workspace) -> Path:
+    return workspace.folder / "bytecode"
+
+
+def _as_new(workspace: Workspace) -> None:
+    """Make the next run a first one."""
+    for folder in (workspace.project / "var", _bytecode(workspace)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def versions(workspace: Workspace) -> dict[str, str]:
+    """Return the versions of Python and of what matters in the project's environment."""
+    code = (
+        "import json, platform, sys; from importlib.metadata import version; "
+        "print(json.dumps({'Python': platform.python_version(), "
+        "**{name: version(name) for name in sys.argv[1:]}}))"
+    )
+    command = workspace.command(workspace.python, "-c", code, *VERSIONS)
+    done = subprocess.run(
+        command.arguments, cwd=command.folder, env=command.environment, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+ALL: dict[str, Callable[[Bench], None]] = {
+    "render": render,
+    "install": install,
+    "run": run,
+    "airflow": airflow,
+    "peer": peer,
+    "data_path": data_path,
+    "imports": imports,
+}

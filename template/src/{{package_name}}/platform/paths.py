@@ -1,0 +1,30 @@
+"""Where the project lies. Standard library only: DAG files are parsed with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import SettingsError
+
+
+def project_root() -> Path:
+    """Return the folder that holds config/pipeline.toml.
+
+    It is $PIPELINE_HOME where that is set (containers), else the checkout this package lies in.
+
+    Raises:
+        SettingsError: The folder has no configuration.
+    """
+    home = os.environ.get("PIPELINE_HOME")
+    root = Path(home).resolve() if home else Path(__file__).resolve().parents[3]
+    if not config_file(root).is_file():
+        raise SettingsError(
+            f"no config/pipeline.toml in {root}: set PIPELINE_HOME to the project's folder"
+        )
+    return root
+
+
+def config_file(root: Path) -> Path:
+    """Return the configuration of the project at `root`."""
+    return root / "config" / "pipeline.toml"

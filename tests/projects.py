@@ -1,0 +1,105 @@
+"""Generated projects with an environment of their own, installed from their own files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .conftest import git, make_project
+
+# What runs of a project have recorded in MLflow, read with the project's own MLflow.
+SUMMARY = """
+import json
+from {package}.platform import tracking
+client, model = tracking.client(), tracking.model_name()
+def summary(run):
+    return {{
+        "id": run.info.run_id, "status": run.info.status, "tags": run.data.tags,
+        "params": run.data.params, "metrics": run.data.metrics,
+        "inputs": [item.dataset.digest for item in run.inputs.dataset_inputs],
+        "artifacts": [item.path for item in client.list_artifacts(run.info.run_id)],
+    }}
+versions = client.search_model_versions(f"name = '{{model}}'")
+aliases = client.get_registered_model(model).aliases if versions else {{}}
+print(json.dumps({{
+    "runs": [summary(run) for run in client.search_runs([tracking.experiment_id()])],
+    "versions": [int(version.version) for version in versions],
+    "aliases": {{name: int(version) for name, version in aliases.items()}},
+}}))
+"""
+
+
+@dataclass
+class Project:
+    """A generated project.
+
+    Attributes:
+        python: The interpreter its environment was made with.
+        environment: Variables of every command, on top of those of the tests.
+    """
+
+    path: Path
+    package: str
+    python: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command with `uv run` in the project; a failure shows its last lines."""
+        done = subprocess.run(
+            ["uv", "run", "--quiet", "--python", self.python, *command],
+            cwd=self.path,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"{' '.join(command)[:200]} ended with {done.returncode}:\n"
+                f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+            )
+        return done
+
+    def mlflow(self) -> dict[str, Any]:
+        """Return the project's MLflow runs, registered versions and aliases."""
+        done = self.run("python", "-c", SUMMARY.format(package=self.package))
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Project:
+    """Generate a project, commit it, lock it, and install it on the Python it asks for."""
+    make_project(sources, folder, answers, with_data=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=Generate")
+    answered = (folder / ".copier-answers.yml").read_text()
+    values = dict(line.split(": ", 1) for line in answered.splitlines() if ": " in line)
+    version = values["python_version"].strip("'\"")
+    project = Project(folder, values["package_name"], find_python(version))
+    for command in (("lock",), ("sync", "--locked")):
+        subprocess.run(
+            ["uv", *command, "--quiet", "--python", project.python], cwd=folder, check=True
+        )
+    return project
+
+
+def find_python(version: str) -> str:
+    """Return an interpreter: one that uv finds, one of pyenv's, or the version for uv to fetch."""
+    found = subprocess.run(
+        ["uv", "python", "find", "--no-project", "--no-python-downloads", version],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    if found.returncode == 0:
+        return found.stdout.strip()
+    root = os.environ.get("PYENV_ROOT", "~/.pyenv")
+    for candidate in sorted(Path(root).expanduser().glob(f"versions/{version}.*/bin/python")):
+        return str(candidate)
+    return version

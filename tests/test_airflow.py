@@ -1,0 +1,318 @@
+"""The default project on the real thing: Airflow standalone, its scheduler, REST, MLflow, alerts.
+
+One server serves all tests of this module; they run in their order, as one story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+import pytest
+import trustme
+from receivers import Mailbox, Webhook, free_port, mailbox, webhook
+
+from .projects import Project, make_installed_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+T = TypeVar("T")
+
+TRAINING, INFERENCE = "flight_delays_training", "flight_delays_inference"
+
+
+@dataclass
+class Airflow:
+    """The REST interface of the running server."""
+
+    client: httpx.Client
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the answer to a GET."""
+        answer: dict[str, Any] = self.client.get(path).raise_for_status().json()
+        return answer
+
+    def pause(self, dag: str, paused: bool) -> None:
+        """Let the scheduler run a DAG, or keep it from doing so."""
+        self.client.patch(f"/dags/{dag}", json={"is_paused": paused}).raise_for_status()
+
+    def trigger(self, dag: str, **conf: str) -> str:
+        """Start a run by hand and return its id."""
+        answer = self.client.post(f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": conf})
+        return str(answer.raise_for_status().json()["dag_run_id"])
+
+    def result(self, dag: str, run: str) -> str:
+        """Wait for a run to end and return its state."""
+
+        def ended() -> str | None:
+            state = self.get(f"/dags/{dag}/dagRuns/{run}")["state"]
+            return str(state) if state in ("success", "failed") else None
+
+        return wait_for(ended, 400, f"{dag} {run} to end")
+
+    def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
+        """Return the task instances of a run by name; mapped ones as `task[name]`."""
+        found = self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+        return {_name(task): task for task in found}
+
+
+def _name(task: dict[str, Any]) -> str:
+    mapped = f"[{task['rendered_map_index']}]" if task["map_index"] >= 0 else ""
+    return f"{task['task_id']}{mapped}"
+
+
+@dataclass
+class Stack:
+    """The running project with all it talks to."""
+
+    project: Project
+    airflow: Airflow
+    slack: Webhook
+    mail: Mailbox
+
+
+def wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
+    """Return what `probe` finds as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := probe()) is not None:
+            return found
+        time.sleep(1)
+    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+
+
+@pytest.fixture(scope="module")
+def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run `poe up` of a default project that reports to a local webhook and mail server."""
+    project = make_installed_project(sources, tmp_path_factory.mktemp("standalone"))
+    config = project.path / "config" / "pipeline.toml"
+    text = config.read_text()
+    for old, new in {
+        "trials = 5 ": "trials = 2 ",
+        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
+        "wait_interval_seconds = 60": "wait_interval_seconds = 2",
+        'inference = "" ': 'inference = "0 6 * * *" ',
+        "start_date = 2013-01-01": "start_date = 2013-02-01",
+        "catchup = false": "catchup = true",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(project.path / "ca.pem"))
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    with webhook() as slack, mailbox("starttls", server_context) as mail:
+        environment = {
+            "SLACK_WEBHOOK_URL": slack.url,
+            "SMTP_HOST": "localhost",
+            "SMTP_PORT": f"{mail.port}",
+            "SMTP_FROM": "pipeline@example.org",
+            "SMTP_TO": "team@example.org",
+            "SMTP_CA_FILE": str(project.path / "ca.pem"),
+            "MLFLOW_PORT": f"{free_port()}",
+            "AIRFLOW__API__PORT": f"{free_port()}",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "true",
+        }
+        lines = [f"{name}={value}" for name, value in environment.items()]
+        (project.path / ".env").write_text("\n".join(lines) + "\n")
+        log = project.path / "up.log"
+        with log.open("w") as stream:
+            up = subprocess.Popen(
+                ["uv", "run", "--python", project.python, "poe", "up"],
+                cwd=project.path,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        family: list[psutil.Process] = []
+        try:
+            wait_for(lambda: _log_in(log, up), 240, "poe up to print the log-in")
+            family = psutil.Process(up.pid).children(recursive=True)
+            yield Stack(project, Airflow(_client(log, environment)), slack, mail)
+        finally:
+            os.killpg(up.pid, signal.SIGINT)
+            up.wait(timeout=60)
+        # Ctrl-C stops every child; whatever is left over would fail the next run on its port.
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
+        assert "stopped" in log.read_text()
+
+
+def _log_in(log: Path, up: subprocess.Popen[bytes]) -> str | None:
+    assert up.poll() is None, log.read_text()
+    found = re.search(r"admin / (\S+)", log.read_text())
+    return found[1] if found else None
+
+
+def _client(log: Path, environment: dict[str, str]) -> httpx.Client:
+    found = re.search(r"admin / (\S+)", log.read_text())
+    assert found
+    address = f"http://127.0.0.1:{environment['AIRFLOW__API__PORT']}"
+    token = httpx.post(
+        f"{address}/auth/token", json={"username": "admin", "password": found[1]}, timeout=60
+    )
+    headers = {"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"}
+    return httpx.Client(base_url=f"{address}/api/v2", headers=headers, timeout=60)
+
+
+def runs_of(mlflow: dict[str, Any], pipeline: str) -> list[dict[str, Any]]:
+    """Return the parent runs of a pipeline, newest first."""
+    return [run for run in mlflow["runs"] if run["tags"].get("pipeline.name") == pipeline]
+
+
+def children_of(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the candidates' runs below a parent, by candidate."""
+    return {
+        run["params"]["candidate"]: run
+        for run in mlflow["runs"]
+        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+    }
+
+
+def test_dags_are_there_and_documented(stack: Stack) -> None:
+    assert stack.airflow.get("/importErrors")["total_entries"] == 0
+    dags = {dag["dag_id"]: dag for dag in stack.airflow.get("/dags")["dags"]}
+
+    assert set(dags) == {TRAINING, INFERENCE}
+    for name in dags:
+        details = stack.airflow.get(f"/dags/{name}/details")
+        assert "Partition" in details["doc_md"]
+        assert details["owners"] == ["ml-team"]
+        assert details["max_active_runs"] == 1
+
+
+def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+    stack.airflow.pause(TRAINING, False)
+    run = stack.airflow.trigger(TRAINING, partition="2013-01-31")
+    assert stack.airflow.result(TRAINING, run) == "success"
+
+    states = {name: task["state"] for name, task in stack.airflow.tasks(TRAINING, run).items()}
+    assert {name for name, state in states.items() if state == "success"} >= {
+        "window.train[linear]",
+        "window.train[random_forest]",
+        "window.train[xgboost]",
+        "promote",
+        "report",
+    }
+    assert states["keep_champion"] == states["wider_window.ingest"] == "skipped"
+
+    mlflow = stack.project.mlflow()
+    [parent] = runs_of(mlflow, "training")
+    assert parent["status"] == "FINISHED"
+    assert parent["metrics"]["rows.ingest"] == parent["metrics"]["rows.validate"] > 15_000
+    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
+    assert parent["tags"]["mlflow.source.git.commit"]
+    children = children_of(mlflow, parent)
+    assert set(children) == {"linear", "random_forest", "xgboost"}
+    for child in children.values():
+        assert child["status"] == "FINISHED"
+        assert 0.5 < child["metrics"]["validation_roc_auc"] < 1
+        assert child["inputs"]
+    assert mlflow["versions"] == [1]
+    assert mlflow["aliases"] == {"champion": 1}
+    # One message a channel: the new champion.
+    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
+    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
+
+
+def test_scheduled_runs_take_their_own_date_and_backfill_works(stack: Stack) -> None:
+    stack.airflow.pause(INFERENCE, False)
+    predictions = stack.project.path / "var" / "artifacts" / "predictions"
+
+    def scored(*days: str) -> bool | None:
+        return all((predictions / f"{day}.parquet").exists() for day in days) or None
+
+    wait_for(lambda: scored("2013-02-01", "2013-02-02"), 300, "two scheduled days")
+    day = {"from_date": "2013-02-06T00:00:00Z", "to_date": "2013-02-06T23:59:59Z"}
+    stack.airflow.client.post("/backfills", json={"dag_id": INFERENCE, **day}).raise_for_status()
+    wait_for(lambda: scored("2013-02-06"), 300, "the backfilled day")
+    stack.airflow.pause(INFERENCE, True)
+
+    found = stack.airflow.get(f"/dags/{INFERENCE}/dagRuns")["dag_runs"]
+    assert {"scheduled", "backfill"} == {run["run_type"] for run in found}
+    parents = runs_of(stack.project.mlflow(), "inference")
+    assert {"2013-02-01", "2013-02-02", "2013-02-06"} <= {
+        parent["tags"]["pipeline.partition"] for parent in parents
+    }
+
+
+def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack) -> None:
+    path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    before = stack.project.mlflow()
+    try:
+        # Without a partition a manual run takes the newest.
+        run = stack.airflow.trigger(TRAINING)
+        assert stack.airflow.result(TRAINING, run) == "failed"
+    finally:
+        path.write_bytes(good)
+
+    tasks = stack.airflow.tasks(TRAINING, run)
+    assert [name for name, task in tasks.items() if task["state"] == "failed"] == ["window.ingest"]
+    assert tasks["window.ingest"]["try_number"] == 1
+    assert tasks["report"]["state"] == "success"
+    after = stack.project.mlflow()
+    assert after["aliases"] == before["aliases"]
+    assert after["versions"] == before["versions"]
+    assert runs_of(after, "training")[0]["status"] == "FAILED"
+
+    [posted] = stack.slack.bodies[slack:]
+    [mailed] = stack.mail.messages[mail:]
+    assert stack.mail.encrypted[-1]
+    html = mailed.get_body(("html",))
+    plain = mailed.get_body(("plain",))
+    assert html is not None
+    assert plain is not None
+    for text in (posted.decode(), plain.get_content(), html.get_content()):
+        for fact in ("Flight Delays", "window.ingest", "unreadable_file", "2013-02-07"):
+            assert fact in text
+    assert f"/dags/{TRAINING}/runs/" in posted.decode()
+    assert "Data rejected" in mailed["Subject"]
+
+
+def test_a_killed_task_is_tried_again_and_the_run_recovers(stack: Stack) -> None:
+    slack = len(stack.slack.bodies)
+    run = stack.airflow.trigger(TRAINING, partition="2013-02-03")
+
+    def training_process() -> psutil.Process | None:
+        tasks = stack.airflow.tasks(TRAINING, run)
+        running = [
+            task
+            for name, task in tasks.items()
+            if name.startswith("window.train[") and task["state"] == "running" and task["pid"]
+        ]
+        for task in running:
+            if psutil.pid_exists(task["pid"]):
+                return psutil.Process(task["pid"])
+        return None
+
+    wait_for(training_process, 200, "a training task to run").kill()
+    assert stack.airflow.result(TRAINING, run) == "success"
+
+    tries = [
+        task["try_number"]
+        for name, task in stack.airflow.tasks(TRAINING, run).items()
+        if name.startswith("window.train[")
+    ]
+    assert sorted(tries) == [1, 1, 2]
+    mlflow = stack.project.mlflow()
+    parent = runs_of(mlflow, "training")[0]
+    assert parent["status"] == "FINISHED"
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    # A try that is followed by another is no failure: at most a new champion is told of.
+    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
