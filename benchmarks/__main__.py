@@ -1,4 +1,4 @@
-"""Measure: `python -m benchmarks`. A complete call rewrites RESULTS.md."""
+"""Measure: `python -m benchmarks`. A complete call without failures rewrites RESULTS.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from .measure import CommandError
 from .results import Results, write_markdown
 from .suite import ALL, Bench, versions
 from .workspace import Workspace
@@ -18,7 +19,7 @@ PAGE = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> int:
-    """Run the measurements that were asked for; returns 1 when a target is missed."""
+    """Run what was asked for; returns 1 when a target is missed or a part fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=ALL, action="append", help="just this one; may repeat")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"calls of each ({REPEATS})")
@@ -36,17 +37,26 @@ def main() -> int:
             arguments.repeats,
             lambda line: console.print(line, highlight=False, soft_wrap=True),
         )
-        for name in arguments.only or ALL:
-            ALL[name](bench)
+        failed = [name for name in arguments.only or ALL if not attempt(name, bench)]
         results.versions = versions(workspace)
     for table in results.tables():
         console.print(table)
-    if not arguments.only and arguments.repeats >= REPEATS:
+    if not arguments.only and not failed and arguments.repeats >= REPEATS:
         write_markdown(results, PAGE)
         console.print(f"written: {PAGE.name}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results.as_json(), indent=1))
-    return 0 if all(target.kept for target in results.targets) else 1
+    return 0 if not failed and all(target.kept for target in results.targets) else 1
+
+
+def attempt(name: str, bench: Bench) -> bool:
+    """Run one part; when a command of it fails, say so and let the other parts go on."""
+    try:
+        ALL[name](bench)
+    except CommandError as error:
+        bench.say(f"{name}: failed: {error}")
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 1e9
     load = os.getloadavg()[0]
     system = f"{platform.system()} on {platform.machine()}"
-    return f"{os.cpu_count()} cores, {memory:.0f} GB, {system}, load average {load:.1f} at the end"
+    return f"{os.cpu_count()} cores, {memory:.0f} GB, {system}, load average {load:.1f}"
 
 
 def write_markdown(results: Results, path: Path) -> None:

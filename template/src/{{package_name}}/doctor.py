@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .platform import alerts, storage, tracking
-from .platform.redact import redact
 from .platform.paths import project_root
+from .platform.redact import redact
 from .platform.settings import load_environment, load_settings
 
 if TYPE_CHECKING:

@@ -150,7 +150,7 @@ class MonitorRef(Ref):
     """Drift and live performance of the champion on the newest days.
 
     Attributes:
-        drifted: Features whose distribution moved beyond the limit, worst first.
+        drifted: Stable features whose distribution moved beyond the limit, worst first.
         live_metrics: Metrics of stored predictions whose labels have arrived; empty without labels.
         retrain: True when drift or live performance asks for a new model.
     """

@@ -109,8 +109,8 @@ class Monitoring(_Section):
     """When features count as drifted, and when drift asks for a new model."""
 
     window_days: Days = 7
-    max_psi: float = Field(default=0.25, gt=0)
-    max_drifted_share: Share = 0.3
+    max_psi: float = Field(default=0.1, gt=0)
+    max_drifted_share: Share = 0.0
 
 
 class Schedule(_Section):

@@ -129,17 +129,19 @@ def _check_reference(stage_name: str, parameter: str, hint: Any, value: Any) -> 
 
 
 def _label(name: str, arguments: dict[str, Any]) -> str:
-    values = [*arguments.values()]
-    for several in (value for value in arguments.values() if isinstance(value, list)):
-        values += several
+    values = [item for value in arguments.values() for item in _items(value)]
     attempts = [
-        value.get("attempt", 1) if isinstance(value, dict) else getattr(value, "attempt", 1)
-        for value in values
+        item.get("attempt", 1) if isinstance(item, dict) else getattr(item, "attempt", 1)
+        for item in values
     ]
-    attempt = max([arguments.get("attempt", 1), *attempts])
     candidate = arguments.get("candidate")
-    parts = [name, candidate if isinstance(candidate, str) else "", "2" if attempt == 2 else ""]
+    second = max(attempts) == 2 or arguments.get("attempt") == 2
+    parts = [name, candidate if isinstance(candidate, str) else "", "2" if second else ""]
     return "-".join(part for part in parts if part)
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _record_path(run: Run, label: str) -> UPath:

@@ -7,7 +7,7 @@ import json
 import polars as pl
 
 from ..domain import problem
-from ..domain.features import FEATURES, KEY
+from ..domain.features import FEATURES, KEY, STABLE_FEATURES
 from ..platform import alerts, storage, tracking
 from ..platform.drift import drift_table
 from ..platform.logs import get_logger
@@ -25,8 +25,8 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     """Compare the newest days with the champion's training data and, where labels came, judge it.
 
     Drift is measured over the monitoring window, live performance over those of its days that
-    have stored predictions and labels. A new model is asked for when too many features drifted or
-    a gate fails on live data; the team is told.
+    have stored predictions and labels. A new model is asked for when too many of the stable
+    features drifted or a gate fails on live data; the team is told.
     """
     settings = load_settings()
     files = storage.read_manifest(features.uri)
@@ -35,13 +35,15 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     reference = storage.read_parquet(champion.tags["reference_uri"])
     limit = settings.monitoring.max_psi
     drift = drift_table(reference, window, list(FEATURES), limit)
-    drifted = tuple(row.feature for row in drift if row.drifted)
+    moved = {row.feature: row.psi for row in drift if row.drifted}
+    drifted = tuple(feature for feature in moved if feature in STABLE_FEATURES)
     live = live_metrics(window, [f"{file.partition}" for file in files])
 
     reasons: list[str] = []
-    if len(drifted) > settings.monitoring.max_drifted_share * len(FEATURES):
+    if len(drifted) > settings.monitoring.max_drifted_share * len(STABLE_FEATURES):
         reasons.append(
-            f"{len(drifted)} of {len(FEATURES)} features drifted: {', '.join(drifted)} "
+            f"{len(drifted)} of {len(STABLE_FEATURES)} stable features drifted: "
+            f"{', '.join(drifted)} "
             f"(population stability index above {limit:g})"
         )
     if live:
@@ -57,7 +59,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
         | {f"live_{key}": value for key, value in live.items()}
         | {"drifted_features": len(drifted)},
     )
-    log.info("%d of %d features drifted; live %s", len(drifted), len(FEATURES), live or "unknown")
+    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "no labels yet")
     if reasons:
         alerts.send(
             alerts.Event(
@@ -68,7 +70,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
                 run_key=run.key,
                 summary="; ".join(reasons),
                 tracking_url=tracking.run_url(run.tracking_run_id),
-                details={row.feature: f"PSI {row.psi:.2f}" for row in drift if row.drifted},
+                details={feature: f"PSI {value:.2f}" for feature, value in moved.items()},
             )
         )
     return MonitorRef(

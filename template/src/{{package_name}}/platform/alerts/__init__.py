@@ -21,8 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..errors import DataRejected, SettingsError
 from ..logs import get_logger
-from ..redact import redact
 from ..paths import project_root
+from ..redact import redact
 from ..settings import load_environment, load_settings
 
 log = get_logger(__name__)
