@@ -1,7 +1,7 @@
 """Generate the default project and run its training pipeline on Airflow, alerts included.
 
-    uv run poe demo             into ./demo
-    uv run poe demo FOLDER      into a folder of your choice
+uv run poe demo             into ./demo
+uv run poe demo FOLDER      into a folder of your choice
 """
 
 from __future__ import annotations

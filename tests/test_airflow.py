@@ -25,7 +25,7 @@ from receivers import Mailbox, Webhook, free_port, mailbox, webhook
 
 from .projects import Project, make_installed_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("airflow")]
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         # Ctrl-C stops every child; whatever is left over would fail the next run on its port.
         _, alive = psutil.wait_procs(family, timeout=20)
         assert alive == []
-        assert "stopped" in log.read_text()
+        assert "stopping" in log.read_text()
 
 
 def _log_in(log: Path, up: subprocess.Popen[bytes]) -> str | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from .conftest import ROOT
+from .conftest import ROOT, git
 from .projects import Project, make_installed_project
 
 SCAFFOLDS = sorted((ROOT / "scaffolds").glob("*.yml"))
@@ -19,12 +18,15 @@ IDS = [path.stem for path in SCAFFOLDS]
 pytestmark = pytest.mark.timeout(1500)
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    # One worker a scaffold, so that none is installed twice.
+    group = pytest.mark.xdist_group(name)
+    return [group] if name == "default" else [group, pytest.mark.slow]
+
+
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(path, marks=[] if path.stem == "default" else pytest.mark.slow, id=path.stem)
-        for path in SCAFFOLDS
-    ],
+    params=[pytest.param(path, marks=_marks(path.stem), id=path.stem) for path in SCAFFOLDS],
 )
 def scaffold(
     request: pytest.FixtureRequest, sources: Path, tmp_path_factory: pytest.TempPathFactory
@@ -70,10 +72,7 @@ def test_its_pipelines_run_on_airflow(scaffold: Project) -> None:
 
 def test_nothing_that_git_should_not_hold(scaffold: Project) -> None:
     """A project that was installed, tested and run has nothing new to commit but its lock file."""
-    done = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=scaffold.path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["??", "uv.lock"]
+    assert git(scaffold.path, "status", "--porcelain").split() == ["??", "uv.lock"]
 
 
 @pytest.mark.parametrize("path", SCAFFOLDS, ids=IDS)

@@ -9,7 +9,7 @@ import polars as pl
 
 from .domain.features import features
 from .platform import tracking
-from .platform.errors import DataRejected
+from .platform.errors import BadInput, DataRejected
 from .platform.settings import load_settings
 from .stages.score import predict
 from .stages.validate import check_rows, read_problem, read_rows
@@ -28,13 +28,13 @@ def score_file(source: Path, target: Path) -> ScoredFile:
     """Predict the rows of a Parquet or CSV file; writes key columns, prediction and version.
 
     Raises:
-        ValueError: A file is neither .parquet nor .csv.
+        BadInput: A file is neither .parquet nor .csv.
         DataRejected: The file cannot be read, or the rows break the contract beyond its limits.
         NoChampion: No model has passed the gates yet.
     """
     for path in (source, target):
         if path.suffix not in (".parquet", ".csv"):
-            raise ValueError(f"{path}: only .parquet and .csv are supported")
+            raise BadInput(f"{path}: only .parquet and .csv are supported")
     limits = load_settings().validation.model_copy(update={"min_rows": 1})
     try:
         rows = read_rows(str(source))

@@ -192,7 +192,7 @@ def main() -> Any:
     """Run the command line; an expected error is one sentence, not a traceback."""
     try:
         app()
-    except (PipelineError, ValueError) as error:
+    except PipelineError as error:
         err.print(f"[red]error[/]: {type(error).__name__}: ", end="")
         err.print(str(error), markup=False, highlight=False)
         sys.exit(1)

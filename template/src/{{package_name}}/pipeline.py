@@ -80,9 +80,15 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
         PIPELINES[pipeline](run)
     except BaseException as error:
         alerts.send(failure_event(run, error))
+        # The error that ended the run counts, not one of its report.
+        with contextlib.suppress(Exception):
+            report(run)
         raise
-    finally:
+    try:
         report(run)
+    except Exception as error:
+        alerts.send(failure_event(run, error))
+        raise
     return run
 
 

@@ -9,6 +9,10 @@ class PipelineError(Exception):
     """Base of all errors that the pipeline raises on purpose; trying again cannot help."""
 
 
+class BadInput(PipelineError, ValueError):
+    """Somebody asked for what does not exist; the message names the value and what there is."""
+
+
 class SettingsError(PipelineError):
     """A setting has a bad value; the message lists all of them by name."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ..platform.errors import BadInput
+
 STAGES = (
     "start",
     "ingest",
@@ -29,10 +31,10 @@ def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Only the stage's own module is imported, so a task's process loads no more than it needs.
 
     Raises:
-        ValueError: There is no stage of that name.
+        BadInput: There is no stage of that name.
     """
     if name not in STAGES:
-        raise ValueError(f"no stage '{name}'; there are: {', '.join(STAGES)}")
+        raise BadInput(f"no stage '{name}'; there are: {', '.join(STAGES)}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     result: dict[str, Any] = function(*args, **kwargs).model_dump(mode="json")
     return result

@@ -12,6 +12,7 @@ from ..domain import problem
 from ..domain.features import FEATURES
 from ..platform import storage, tracking
 from ..platform.drift import drift_table
+from ..platform.errors import BadInput
 from ..platform.logs import get_logger
 from ..platform.settings import Gates, load_settings
 from ..platform.stage import stage
@@ -111,15 +112,13 @@ def check_gates(
         The sentences of the gates that failed, and of all gates.
 
     Raises:
-        ValueError: A gate names a metric that is not measured.
+        BadInput: A gate names a metric that is not measured.
     """
     failed: list[str] = []
     passed: list[str] = []
     for name, gate in gates.metrics.items():
         if name not in metrics:
-            raise ValueError(
-                f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}"
-            )
+            raise BadInput(f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}")
         value = metrics[name]
         if gate.min is not None:
             verdict = passed if value >= gate.min else failed

@@ -41,7 +41,15 @@ def ingest(run: Run, attempt: int = 1) -> DatasetRef:
             f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Deliver them, or "
             "choose a smaller window in config/pipeline.toml"
         )
-    files = [_snapshot(settings, day) for day in window]
+    files = []
+    for day in window:
+        try:
+            files.append(_snapshot(settings, day))
+        except DataRejected as error:
+            # An earlier bad day must not keep today's from being scored.
+            if run.pipeline == "training" or day == run.partition:
+                raise
+            log.warning("%s is left out: %s", day, error)
     _refuse_duplicates(files)
     total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
     path = storage.artifact_path("datasets", f"{run.partition}", f"raw-{total}.json")

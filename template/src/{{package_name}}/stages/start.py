@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, date, datetime
 
 from ..platform import storage, tracking
-from ..platform.errors import MissingPartitions
+from ..platform.errors import BadInput, MissingPartitions
 from ..platform.logs import get_logger
 from ..platform.settings import load_settings
 from ..refs import Pipeline, Run
@@ -25,7 +25,7 @@ def start(pipeline: Pipeline, partition: date | str | None = None, key: str | No
 
     Raises:
         MissingPartitions: The source holds no partition at all.
-        ValueError: `partition` is not a date.
+        BadInput: `partition` is not a date.
     """
     day = newest_partition() if partition is None else _as_date(partition)
     if key is None:
@@ -59,4 +59,4 @@ def _as_date(text: date | str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"partition '{text}' is not a date like 2013-01-28") from None
+        raise BadInput(f"partition '{text}' is not a date like 2013-01-28") from None

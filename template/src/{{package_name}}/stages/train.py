@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from ..domain import problem
 from ..domain.features import FEATURES, encoder
 from ..platform import storage, tracking
+from ..platform.errors import BadInput
 from ..platform.logs import get_logger
 from ..platform.settings import load_settings
 from ..platform.stage import stage
@@ -39,10 +40,10 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
     give the same model.
 
     Raises:
-        ValueError: There is no candidate of that name, or no day is left to learn from.
+        BadInput: There is no candidate of that name, or no day is left to learn from.
     """
     if candidate not in problem.CANDIDATES:
-        raise ValueError(
+        raise BadInput(
             f"no candidate '{candidate}' in domain/; there are: {', '.join(problem.CANDIDATES)}"
         )
     settings = load_settings().training
@@ -52,7 +53,7 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
         if features.holdout_from and file.partition < features.holdout_from
     ]
     if len(files) < 2:
-        raise ValueError("fewer than two training days before the holdout: widen window_days")
+        raise BadInput("fewer than two training days before the holdout: widen window_days")
     days = [file.partition for file in files]
     frame = storage.read_partitions(files, [*FEATURES, "target", "date"])
     validation_from = days[-max(1, len(days) // 5)]

@@ -54,7 +54,7 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
     """Check every partition against the contract and pass on the rows that keep it.
 
     Rows that fail go to `quarantine/` with the names of the checks. For inference the label may
-    be missing.
+    be missing, and an earlier day that is bad is left out: only the day to score must be good.
 
     Raises:
         DataRejected: A limit of `[validation]` or of the contract is broken; nothing is passed on.
@@ -85,6 +85,10 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
         findings[-1].problems += check_shift(valid_files, limits.max_shift_psi)
     report_uri = _write_report(run, raw, findings)
     rejected = [found for found in findings if found.problems]
+    if run.pipeline == "inference":
+        for found in rejected:
+            log.warning("%s is left out: %s", found.partition, "; ".join(found.problems))
+        rejected = [found for found in rejected if found.partition == run.partition]
     if rejected:
         problems = [
             problem if len(findings) == 1 else f"{problem} [{found.partition}]"
@@ -218,6 +222,13 @@ def _conform(frame: pl.DataFrame, *, needs_label: bool) -> tuple[pl.DataFrame, l
         if name not in frame.columns or frame.schema[name] == wanted:
             continue
         actual = frame.schema[name]
+        if actual.is_float() and wanted.is_integer():
+            # pandas has no integer column with gaps: it writes whole floats and NaN.
+            values = frame[name].fill_nan(None)
+            if bool((values.drop_nulls() % 1 == 0).all()):
+                frame = frame.with_columns(values.cast(pl.Int64, strict=False))
+                typed = typed.with_columns(frame[name])
+                actual = frame.schema[name]
         same_kind = actual.is_integer() and wanted.is_integer()
         if same_kind or (wanted.is_float() and actual.is_numeric()) or actual == pl.Null:
             typed = typed.with_columns(pl.col(name).cast(wanted, strict=False))
