@@ -190,7 +190,9 @@ def _require_free_port(port: int, variable: str) -> None:
 
 
 def _addresses(home: Path, airflow_url: str, mlflow_url: str, logs: Path) -> Table:
-    passwords = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())
+    # Absent where another log-in is configured, or none.
+    file = home / "simple_auth_manager_passwords.json.generated"
+    passwords = json.loads(file.read_text()) if file.exists() else {}
     table = Table(box=box.ROUNDED, show_header=False, title="Ctrl-C stops everything")
     table.add_row("Airflow", airflow_url)
     for user, password in passwords.items():

@@ -7,6 +7,7 @@ candidate. Nothing here depends on MLflow's idea of an "active run" in another p
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,8 @@ def client() -> MlflowClient:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import mlflow
 
+    # It advises on choices that are made here on purpose: pickled models, pinned requirements.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

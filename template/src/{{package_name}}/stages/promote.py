@@ -30,7 +30,8 @@ def promote(run: Run, evaluation: EvaluationRef) -> PromotionRef:
     moved = current is None or int(current.version) != version
     former = tracking.crown(version)
     if moved:
-        log.info("version %d is the champion now, version %s was", version, former)
+        was = f"version {former} was" if former else "the first one"
+        log.info("version %d is the champion now, %s", version, was)
         alerts.send(
             alerts.Event(
                 kind="champion_changed",
@@ -39,7 +40,7 @@ def promote(run: Run, evaluation: EvaluationRef) -> PromotionRef:
                 partition=f"{run.partition}",
                 run_key=run.key,
                 summary=f"{evaluation.candidate.candidate} is champion now, as version {version}"
-                + (f"; version {former} was" if former else ""),
+                f"; {was}",
                 tracking_url=tracking.run_url(run.tracking_run_id),
                 details={key: f"{value:.4f}" for key, value in evaluation.metrics.items()},
             )

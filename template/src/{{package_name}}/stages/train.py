@@ -27,6 +27,9 @@ from ..refs import CandidateRef, FeaturesRef, Run
 
 log = get_logger(__name__)
 
+# Every trial is in MLflow; a log line each would drown the others.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 # What the logged model needs to be loaded again; naming it saves MLflow a slow guess.
 REQUIREMENTS = ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")
 
