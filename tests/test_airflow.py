@@ -25,7 +25,7 @@ from receivers import Mailbox, Webhook, free_port, mailbox, webhook
 
 from .projects import Project, make_installed_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("airflow")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 T = TypeVar("T")
 
@@ -316,3 +316,29 @@ def test_a_killed_task_is_tried_again_and_the_run_recovers(stack: Stack) -> None
     assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
     # A try that is followed by another is no failure: at most a new champion is told of.
     assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+
+
+def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
+    config = stack.project.path / "config" / "pipeline.toml"
+    text = config.read_text()
+    assert "max_psi = 0.1 " in text
+    # Every task reads the settings anew: from here on any difference counts as drift.
+    config.write_text(text.replace("max_psi = 0.1 ", "max_psi = 1e-9 "))
+    slack = len(stack.slack.bodies)
+    stack.airflow.pause(INFERENCE, False)
+
+    def started_by_drift() -> dict[str, Any] | None:
+        runs = stack.airflow.get(f"/dags/{TRAINING}/dagRuns")["dag_runs"]
+        return next((run for run in runs if run["run_type"] == "asset_triggered"), None)
+
+    run = wait_for(started_by_drift, 300, "a training run that monitoring asked for")
+    stack.airflow.pause(INFERENCE, True)
+    config.write_text(text)
+    assert stack.airflow.result(TRAINING, run["dag_run_id"]) == "success"
+
+    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
+    assert told
+    key = run["dag_run_id"].replace("+", "-").replace(":", "-").replace("__", "-").replace("_", "-")
+    trained = runs_of(stack.project.mlflow(), "training")[0]
+    assert trained["tags"]["pipeline.run_key"] == f"training-{key}"
+    assert any(f"/ {trained['tags']['pipeline.partition']}" in text for text in told)

@@ -18,15 +18,12 @@ IDS = [path.stem for path in SCAFFOLDS]
 pytestmark = pytest.mark.timeout(1500)
 
 
-def _marks(name: str) -> list[pytest.MarkDecorator]:
-    # One worker a scaffold, so that none is installed twice.
-    group = pytest.mark.xdist_group(name)
-    return [group] if name == "default" else [group, pytest.mark.slow]
-
-
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(path, marks=_marks(path.stem), id=path.stem) for path in SCAFFOLDS],
+    params=[
+        pytest.param(path, marks=[] if path.stem == "default" else pytest.mark.slow, id=path.stem)
+        for path in SCAFFOLDS
+    ],
 )
 def scaffold(
     request: pytest.FixtureRequest, sources: Path, tmp_path_factory: pytest.TempPathFactory
