@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,9 @@ def find_python(version: str) -> str:
     )
     if found.returncode == 0:
         return found.stdout.strip()
-    root = os.environ.get("PYENV_ROOT", "~/.pyenv")
-    for candidate in sorted(Path(root).expanduser().glob(f"versions/{version}.*/bin/python")):
+    # Not "~": the tests have a home of their own.
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    root = Path(os.environ.get("PYENV_ROOT", f"{home}/.pyenv"))
+    for candidate in sorted(root.glob(f"versions/{version}.*/bin/python")):
         return str(candidate)
     return version
