@@ -81,13 +81,15 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
                 "validated", f"{file.partition}", f"{file.fingerprint}.parquet"
             )
             valid_files.append(storage.write_partition(target, file.partition, frame))
-    if len(valid_files) == len(findings):
+    # Also where an earlier day is left out: the newest one is compared with those that are good.
+    if not findings[-1].problems:
         findings[-1].problems += check_shift(valid_files, limits.max_shift_psi)
     report_uri = _write_report(run, raw, findings)
     rejected = [found for found in findings if found.problems]
     if run.pipeline == "inference":
         for found in rejected:
-            log.warning("%s is left out: %s", found.partition, "; ".join(found.problems))
+            if found.partition != run.partition:
+                log.warning("%s is left out: %s", found.partition, "; ".join(found.problems))
         rejected = [found for found in rejected if found.partition == run.partition]
     if rejected:
         problems = [
