@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .conftest import git, make_project
 
 # What runs of a project have recorded in MLflow, read with the project's own MLflow.
@@ -40,20 +42,24 @@ class Project:
 
     Attributes:
         python: The interpreter its environment was made with.
+        answers: What the template was answered.
         environment: Variables of every command, on top of those of the tests.
     """
 
     path: Path
     package: str
     python: str
+    answers: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command with `uv run` in the project; a failure shows its last lines."""
         done = subprocess.run(
             ["uv", "run", "--quiet", "--python", self.python, *command],
             cwd=self.path,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **(variables or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -65,9 +71,28 @@ class Project:
             )
         return done
 
-    def mlflow(self) -> dict[str, Any]:
+    def edit_config(self, old: str, new: str) -> None:
+        """Change a line of config/pipeline.toml."""
+        config = self.path / "config" / "pipeline.toml"
+        text = config.read_text()
+        assert old in text
+        config.write_text(text.replace(old, new))
+
+    def run_alone(self, partition: str) -> dict[str, Any]:
+        """Train with the plain runner, in a store of its own; returns what `mlflow` returns."""
+        folder = self.path.parent / f"{self.path.name}-alone"
+        alone = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "PIPELINE_STORAGE__ROOT": f"{folder}/artifacts",
+            "PIPELINE_WORKERS__DISTRIBUTED": "false",
+        }
+        command = ("run", "training", "--partition", partition)
+        self.run(self.answers["project_slug"], *command, variables=alone)
+        return self.mlflow(alone)
+
+    def mlflow(self, variables: dict[str, str] | None = None) -> dict[str, Any]:
         """Return the project's MLflow runs, registered versions and aliases."""
-        done = self.run("python", "-c", SUMMARY.format(package=self.package))
+        done = self.run("python", "-c", SUMMARY.format(package=self.package), variables=variables)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
@@ -78,10 +103,15 @@ def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Proje
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=Generate")
-    answered = (folder / ".copier-answers.yml").read_text()
-    values = dict(line.split(": ", 1) for line in answered.splitlines() if ": " in line)
-    version = values["python_version"].strip("'\"")
-    project = Project(folder, values["package_name"], find_python(version))
+    given = yaml.safe_load((folder / ".copier-answers.yml").read_text())
+    python = find_python(given["python_version"])
+    project = Project(folder, given["package_name"], python, given)
+    if given["tracking"] == "mlflow_remote":
+        # As far as MLflow's client is concerned a file is one more address.
+        uri = f"sqlite:///{folder / 'var' / 'mlflow' / 'mlflow.db'}"
+        project.environment["MLFLOW_TRACKING_URI"] = uri
+    if given["workers"] == "distributed":
+        project.environment["PIPELINE_WORKERS__DISTRIBUTED"] = "false"
     for command in (("lock",), ("sync", "--locked")):
         subprocess.run(
             ["uv", *command, "--quiet", "--python", project.python], cwd=folder, check=True
@@ -106,3 +136,28 @@ def find_python(version: str) -> str:
     for candidate in sorted(root.glob(f"versions/{version}.*/bin/python")):
         return str(candidate)
     return version
+
+
+def training_result(mlflow: dict[str, Any]) -> dict[str, Any]:
+    """Return what the newest training run led to, which must not depend on the engine.
+
+    The metrics of the challenger, each candidate's score and parameters, and the fingerprint of
+    the data they learned from.
+    """
+    parent = next(run for run in mlflow["runs"] if run["tags"].get("pipeline.name") == "training")
+    measured = {
+        name: value
+        for name, value in parent["metrics"].items()
+        if not name.startswith("seconds.") and "live" not in name
+    }
+    candidates = {
+        run["params"]["candidate"]: (
+            run["inputs"],
+            run["params"],
+            {name: value for name, value in run["metrics"].items() if "seconds" not in name},
+        )
+        for run in mlflow["runs"]
+        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+    }
+    assert candidates
+    return {"metrics": measured, "candidates": candidates}

@@ -25,7 +25,7 @@ from receivers import Mailbox, Webhook, free_port, mailbox, webhook
 
 from .projects import Project, make_installed_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("airflow")]
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             )
         family: list[psutil.Process] = []
         try:
-            wait_for(lambda: _log_in(log, up), 240, "poe up to print the log-in")
+            wait_for(lambda: log_in(log, up), 240, "poe up to print the log-in")
             family = psutil.Process(up.pid).children(recursive=True)
             yield Stack(project, Airflow(_client(log, environment)), slack, mail)
         finally:
@@ -151,7 +151,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         assert "stopping" in log.read_text()
 
 
-def _log_in(log: Path, up: subprocess.Popen[bytes]) -> str | None:
+def log_in(log: Path, up: subprocess.Popen[bytes]) -> str | None:
     assert up.poll() is None, log.read_text()
     found = re.search(r"admin / (\S+)", log.read_text())
     return found[1] if found else None

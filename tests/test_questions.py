@@ -58,10 +58,13 @@ BAD_ANSWERS = [
     *[("author_email", bad, EMAIL) for bad in ("a@b@example.org", "ada @example.org", " ")],
     *[("author_email", bad, EMAIL) for bad in ("ada@example..org", "ada@example.org\n")],
     *[("author_email", bad, EMAIL) for bad in ("Ada <ada@example.org>", "ada@-example.org")],
-    ("license", "GPL", "is not in ['MIT', 'Apache-2.0', 'BSD-3-Clause', 'Proprietary']"),
+    ("license", "GPL", "is not in ['MIT', 'Apache-2.0', 'Proprietary']"),
     ("python_version", "3.10", "is not in ['3.11', '3.12', '3.13']"),
-    ("orchestrator", "dagster", "is not in ['airflow']"),
-    ("tracking", "mlflow_server", "is not in ['mlflow_local']"),
+    ("orchestrator", "luigi", "is not in ['airflow', 'dagster', 'prefect', 'kubeflow']"),
+    ("tracking", "wandb", "is not in ['mlflow_local', 'mlflow_remote']"),
+    ("workers", "some", "is not in ['single_machine', 'distributed']"),
+    # Without an answer to `tracking` it is mlflow_local.
+    ("workers", "distributed", "Distributed workers share no disk, and mlflow_local is a file"),
     ("alerting", ["pager"], "is not in ['slack', 'email']"),
     ("problem", "ranking", "is not in ['classification', 'regression']"),
 ]
@@ -134,16 +137,19 @@ def test_question_says_what_you_get(name: str) -> None:
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_answer_changes_the_output(render: Render, name: str) -> None:
     projects = [read_project(render(**answers)) for answers in answers_to(name)]
-    if len(projects) == 1:
-        assert QUESTIONS[name]["ask"] is False, "a question with one answer must not be asked"
+    assert len(projects) > 1
     assert all(one != other for one, other in combinations(projects, 2))
 
 
 def test_reserved_names_cover_what_a_project_installs(render: Render) -> None:
     """The list is a generated file: see scripts/build_reserved_names.py."""
     reserved = (ROOT / "includes" / "reserved.jinja").read_text(encoding="utf-8")
-    project = tomllib.loads(read_project(render())["pyproject.toml"].decode())
-    groups = [project["project"]["dependencies"], *project.get("dependency-groups", {}).values()]
+    groups = []
+    for answers in answers_to("orchestrator"):
+        for workers in ("single_machine", "distributed"):
+            given = {**answers, "workers": workers, "tracking": "mlflow_remote"}
+            project = tomllib.loads(read_project(render(**given))["pyproject.toml"].decode())
+            groups += [project["project"]["dependencies"], *project["dependency-groups"].values()]
     needed = [item for group in groups for item in group if isinstance(item, str)]
     names = [re.split(r"[^\w.-]", item)[0].lower().replace("-", "_") for item in needed]
     modules = [name.lower() for name in sys.stdlib_module_names if not name.startswith("_")]
@@ -159,7 +165,9 @@ def answers_to(name: str) -> Iterator[dict[str, Any]]:
         fixed = {"project_slug": "slug", "package_name": "package", "author_name": "Ada"}
         yield from (fixed, {**fixed, name: OTHER_TEXT[name]})
     elif not question.get("multiselect"):
-        yield from ({name: choice} for choice in choices(question))
+        # The other answers must allow each of these.
+        others = {"tracking": "mlflow_remote"} if name == "workers" else {}
+        yield from ({**others, name: choice} for choice in choices(question))
     else:
         for count in range(len(choices(question)) + 1):
             yield from ({name: list(some)} for some in combinations(choices(question), count))

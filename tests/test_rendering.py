@@ -18,12 +18,24 @@ from copier import run_copy, run_update
 
 from .conftest import Render, git, make_project
 from .markdown import visible
-from .test_questions import CONFIG, QUESTIONS, answers_to, read_answers, read_project
+from .test_questions import CONFIG, QUESTIONS, answers_to, choices, read_answers, read_project
 
-CHOICES = [name for name, question in QUESTIONS.items() if "choices" in question]
+# Of the questions that decide which files there are; scaffolds/ has the others' answers.
 COMBINATIONS: list[dict[str, Any]] = [
-    {key: value for answer in answers for key, value in answer.items()}
-    for answers in product(*map(answers_to, CHOICES))
+    {**answers, "alerting": alerting["alerting"]}
+    for answers in (
+        {"problem": problem, "orchestrator": engine, "tracking": tracking, "workers": workers}
+        for problem, engine, (tracking, workers) in product(
+            choices(QUESTIONS["problem"]),
+            choices(QUESTIONS["orchestrator"]),
+            [
+                ("mlflow_local", "single_machine"),
+                ("mlflow_remote", "single_machine"),
+                ("mlflow_remote", "distributed"),
+            ],
+        )
+    )
+    for alerting in answers_to("alerting")
 ]
 QUESTION_IN_JINJA = re.compile(r"\{[{%][^}]*\b(_copier\w*|" + "|".join(QUESTIONS) + r")\b")
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
@@ -31,6 +43,9 @@ JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Words that only the files of one answer may use.
 OWN_WORDS = {
     ("orchestrator", "airflow"): r"airflow",
+    ("orchestrator", "dagster"): r"dagster",
+    ("orchestrator", "prefect"): r"prefect",
+    ("orchestrator", "kubeflow"): r"kubeflow|\bkfp\b",
     ("alerting", "slack"): r"slack",
     ("alerting", "email"): r"(?<!aio)smtp|e-mail|alerts[./]email",
     ("problem", "classification"): r"classif",

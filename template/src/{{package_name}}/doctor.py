@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .platform import alerts, storage, tracking
+from .platform import alerts, storage, tracking, workers
 from .platform.paths import project_root
 from .platform.redact import redact
 from .platform.settings import load_environment, load_settings
@@ -136,6 +136,7 @@ def probes(send: bool = False) -> Iterator[Probe]:
         "put one file a day there, named as [data] in config/pipeline.toml says, or change [data]",
         _data,
     )
+    yield Probe("workers", "correct what is named in .env", _workers)
     yield Probe("artefact store", "make [storage] root a folder or bucket you may write", _store)
     yield Probe(
         "git",
@@ -144,7 +145,7 @@ def probes(send: bool = False) -> Iterator[Probe]:
     )
     yield Probe(
         "MLflow",
-        "start the server, or correct MLFLOW_TRACKING_URI in .env; without it a file is used",
+        "start the server, or correct MLFLOW_TRACKING_URI in .env",
         _mlflow,
     )
     yield Probe("champion", "train one: `uv run poe run`", _champion)
@@ -236,6 +237,12 @@ def _store() -> str:
     finally:
         probe.unlink()
     return f"{load_settings().storage.root} takes files and gives them back"
+
+
+def _workers() -> str:
+    workers.require_shared_state()
+    distributed = load_settings().workers.distributed
+    return "on many machines, sharing artefacts and MLflow" if distributed else "on this machine"
 
 
 def _git() -> str:

@@ -11,7 +11,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
-from .platform import alerts, tracking
+from .platform import alerts, stage, tracking
 from .platform.logs import get_logger
 from .platform.settings import load_settings
 from .refs import EvaluationRef, Pipeline, Run
@@ -76,6 +76,7 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
             )
         )
         raise
+    stage.before_exit.append(report)
     try:
         PIPELINES[pipeline](run)
     except BaseException as error:
@@ -84,6 +85,8 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
         with contextlib.suppress(Exception):
             report(run)
         raise
+    finally:
+        stage.before_exit.remove(report)
     try:
         report(run)
     except Exception as error:
@@ -94,9 +97,7 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
 
 def failure_event(run: Run, error: BaseException) -> alerts.Event:
     """Return the alert for a run that failed in this process."""
-    from .platform.stage import read_records
-
-    labels = [record.label for record in read_records(run.key) if record.error]
+    labels = [record.label for record in stage.read_records(run.key) if record.error]
     url = None
     # MLflow may be what failed.
     with contextlib.suppress(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from airflow.sdk import (
 
 from ..platform.errors import PipelineError
 from ..platform.paths import config_file, project_root
+from .runs import key_of_run, timed_out
 
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
@@ -57,6 +57,9 @@ def alert_failure(context: Any) -> None:
 
     instance = context["ti"]
     pipeline = context["dag"].dag_id.rsplit("_", 1)[-1]
+    key = key_of_run(pipeline, context["dag_run"].run_id)
+    if context.get("exception") is None and timed_out(key):
+        return
     label = instance.task_id
     if instance.map_index is not None and instance.map_index >= 0:
         label += f"[{instance.map_index}]"
@@ -66,7 +69,7 @@ def alert_failure(context: Any) -> None:
             pipeline=context["dag"].dag_id,
             stage=label,
             partition=wanted_partition(context) or "newest",
-            run_key=key_of_run(pipeline, context["dag_run"].run_id),
+            run_key=key,
             try_number=instance.try_number,
             log_url=instance.log_url,
         )
@@ -118,11 +121,6 @@ def wanted_partition(context: Any) -> str | None:
     return None
 
 
-def key_of_run(pipeline: str, run_id: str) -> str:
-    """Return the pipeline's name for a DAG run: unique, and fit for a file name."""
-    return f"{pipeline}-" + re.sub(r"[^A-Za-z0-9.]+", "-", run_id).strip("-")
-
-
 @task.sensor(
     mode="reschedule",
     poke_interval=float(LIMITS.get("wait_interval_seconds", 60)),
@@ -145,8 +143,10 @@ def start(pipeline: str, partition: Reference) -> Reference:
     """Open the MLflow run that records this DAG run."""
     from ..stages import run_stage
 
-    key = key_of_run(pipeline, get_current_context()["dag_run"].run_id)
-    return run_stage("start", pipeline, partition, key)
+    context = get_current_context()
+    key = key_of_run(pipeline, context["dag_run"].run_id)
+    url = context["ti"].log_url.partition("/tasks/")[0]
+    return run_stage("start", pipeline, partition, key, url)
 
 
 @task

@@ -32,6 +32,21 @@ class MissingUpstream(PipelineError):
         return type(self), (self.stage, self.upstream)
 
 
+class StageTimeout(TimeoutError):
+    """A stage ran longer than its limit; trying again may help."""
+
+    def __init__(self, stage: str, seconds: float) -> None:
+        super().__init__(
+            f"stage '{stage}' ran longer than its limit of {seconds / 60:g} minutes: find out what "
+            "it waits for, or raise stage_timeout_minutes in [limits]"
+        )
+        self.stage = stage
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.seconds)
+
+
 class NotValidated(PipelineError):
     """A stage was given data that never passed the validate stage."""
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .answers import DISTRIBUTED
 from .errors import SettingsError
 from .paths import config_file, project_root
 
@@ -138,6 +139,12 @@ class Storage(_Section):
     root: str = "var/artifacts"
 
 
+class Workers(_Section):
+    """Whether steps run on many machines, which then must share artefacts and MLflow."""
+
+    distributed: bool = DISTRIBUTED
+
+
 class Logging(_Section):
     """How log lines look."""
 
@@ -180,6 +187,7 @@ class Settings(BaseSettings):
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
     storage: Storage = Storage()
+    workers: Workers = Workers()
     logging: Logging = Logging()
 
     @classmethod

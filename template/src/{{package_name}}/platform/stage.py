@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
 from ..refs import Ref, Run
-from . import storage
-from .errors import MissingUpstream, UntrackedRun
+from . import alerts, storage
+from .deadline import EXIT_CODE, deadline
+from .errors import MissingUpstream, StageTimeout, UntrackedRun
 from .logs import CONTEXT, get_logger
+from .settings import load_settings
 
 log = get_logger(__name__)
 
 # Called with a stage's label as it starts (record None) and with its record as it ends.
 listeners: list[Callable[[str, StageRecord | None], None]] = []
+# Called with the run when a stage's time limit ends this process. A runner that is this process
+# closes its run there; an engine whose other processes live on does that itself.
+before_exit: list[Callable[[Run], object]] = []
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Ref)
@@ -35,6 +40,7 @@ class StageRecord(BaseModel):
         seconds: Wall time.
         result: The returned reference as JSON; None when the stage failed.
         error: Type and message of the exception; None when the stage ended well.
+        exit_code: What the process ended with where the stage's time limit ended it.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -45,6 +51,7 @@ class StageRecord(BaseModel):
     seconds: float
     result: dict[str, Any] | None = None
     error: str | None = None
+    exit_code: int | None = None
 
 
 def stage(function: Callable[P, R]) -> Callable[P, R]:
@@ -52,7 +59,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
     References may arrive as models or as their JSON. A missing one raises `MissingUpstream`, a
     run that MLflow does not know raises `UntrackedRun`. Each call logs how it began and ended and
-    writes a `StageRecord`, also when it fails.
+    writes a `StageRecord`, also when it fails. It ends at the time limit of the settings, see
+    `deadline`; where that ends the process, it is recorded and alerted before.
     """
     name = function.__name__
     signature = inspect.signature(function)
@@ -77,28 +85,51 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
         started, clock = datetime.now(UTC), time.perf_counter()
         result: R | None = None
         error: BaseException | None = None
-        _notify(label, None)
-        log.info("started")
-        try:
-            result = function(*bound.args, **bound.kwargs)
-        except BaseException as caught:
-            error = caught
-            raise
-        finally:
-            record = StageRecord(
+        limit = 60 * load_settings().limits.stage_timeout_minutes
+
+        def record(exit_code: int | None = None) -> None:
+            written = StageRecord(
                 stage=name,
                 label=label,
                 started=started,
                 seconds=round(time.perf_counter() - clock, 3),
                 result=result.model_dump(mode="json") if result is not None else None,
                 error=f"{type(error).__name__}: {error}" if error is not None else None,
+                exit_code=exit_code,
             )
             if error is None:
-                log.info("finished in %.1f s", record.seconds)
+                log.info("finished in %.1f s", written.seconds)
             else:
-                log.error("failed after %.1f s: %s", record.seconds, record.error)
-            storage.write_text(_record_path(run, label), record.model_dump_json(indent=1))
-            _notify(label, record)
+                log.error("failed after %.1f s: %s", written.seconds, written.error)
+            storage.write_text(_record_path(run, label), written.model_dump_json(indent=1))
+            _notify(label, written)
+
+        def before_process_ends(timeout: StageTimeout) -> None:
+            nonlocal error
+            error = timeout
+            record(EXIT_CODE)
+            alerts.send(
+                alerts.Event.from_exception(
+                    timeout,
+                    pipeline=run.pipeline,
+                    stage=label,
+                    partition=run.partition,
+                    run_key=run.key,
+                )
+            )
+            for close in before_exit:
+                close(run)
+
+        _notify(label, None)
+        log.info("started")
+        try:
+            with deadline(label, limit, before_process_ends):
+                result = function(*bound.args, **bound.kwargs)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            record()
             CONTEXT.reset(token)
         return result
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..refs import CandidateRef, Run
-from .errors import NoChampion
+from .answers import TRACKING
+from .errors import NoChampion, SettingsError
 from .logs import get_logger
 from .paths import project_root
 from .settings import load_environment, load_settings
@@ -32,14 +33,26 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 RUN_KEY_TAG = "pipeline.run_key"
 CHILD_TAG = "pipeline.candidate"
+ENGINE_URL_TAG = "pipeline.engine_url"
 FINGERPRINT_TAG = "fingerprint"
 
 
 def tracking_uri() -> str:
-    """Return $MLFLOW_TRACKING_URI, or the project's own SQLite file."""
+    """Return $MLFLOW_TRACKING_URI, or the project's own SQLite file where it tracks locally.
+
+    Raises:
+        SettingsError: The project tracks on a server, and the variable is not set.
+    """
     load_environment()
-    local = project_root() / "var" / "mlflow" / "mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return uri
+    if TRACKING != "mlflow_local":
+        raise SettingsError(
+            "MLFLOW_TRACKING_URI is not set: put your MLflow server's address into .env, and "
+            "MLFLOW_TRACKING_TOKEN or user name and password if it asks for them"
+        )
+    return f"sqlite:///{project_root() / 'var' / 'mlflow' / 'mlflow.db'}"
 
 
 @functools.cache
@@ -79,10 +92,16 @@ def run_url(run_id: str) -> str:
     return f"{base}/#/experiments/{experiment_id()}/runs/{run_id}"
 
 
-def open_run(run: Run) -> str:
+def engine_url(run: Run) -> str:
+    """Return the engine's page of a run; empty where there is none."""
+    return str(client().get_run(run.tracking_run_id).data.tags.get(ENGINE_URL_TAG, ""))
+
+
+def open_run(run: Run, engine_url: str | None = None) -> str:
     """Open the parent run of a pipeline run, or open it again if that key is known.
 
-    Logs the settings, the git commit and the versions of all installed packages.
+    Logs the settings, the git commit and the versions of all installed packages, and where the
+    engine shows the run.
     """
     known = _find_run(f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = ''")
     if known is not None:
@@ -95,6 +114,8 @@ def open_run(run: Run) -> str:
         "pipeline.partition": f"{run.partition}",
         **git_tags(),
     }
+    if engine_url:
+        tags |= {ENGINE_URL_TAG: engine_url, "mlflow.note.content": f"[Engine]({engine_url})"}
     name = f"{run.pipeline} {run.partition}"
     run_id = str(client().create_run(experiment_id(), tags=tags, run_name=name).info.run_id)
     log_params(run_id, _flatten(load_settings().model_dump(mode="json")))

@@ -143,6 +143,7 @@ def render(run: Run, records: list[StageRecord], failures: list[Failure], url: s
         failures=failures,
         tracking_url=url,
         experiment_url=url.partition("/runs/")[0],
+        engine_url=tracking.engine_url(run) if url else "",
         reasons=[_split_verdict(reason) for reason in decided.reasons] if decided else [],
         evaluation=evaluation,
         monitor=monitor,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, date, datetime
 
-from ..platform import storage, tracking
-from ..platform.errors import BadInput, MissingPartitions
+from ..platform import alerts, storage, tracking, workers
+from ..platform.deadline import deadline
+from ..platform.errors import BadInput, MissingPartitions, StageTimeout
 from ..platform.logs import get_logger
 from ..platform.settings import load_settings
 from ..refs import Pipeline, Run
@@ -14,7 +15,12 @@ from ..refs import Pipeline, Run
 log = get_logger(__name__)
 
 
-def start(pipeline: Pipeline, partition: date | str | None = None, key: str | None = None) -> Run:
+def start(
+    pipeline: Pipeline,
+    partition: date | str | None = None,
+    key: str | None = None,
+    engine_url: str | None = None,
+) -> Run:
     """Begin a run.
 
     Args:
@@ -22,17 +28,29 @@ def start(pipeline: Pipeline, partition: date | str | None = None, key: str | No
         partition: The day, as a date or in ISO format; the newest of the source when None.
         key: The engine's name of the run; a new one is made up when None. Starting the same key
             again continues the same MLflow run.
+        engine_url: The engine's page of the run, to be linked from MLflow.
 
     Raises:
+        SettingsError: Distributed workers would write to one machine's disk.
         MissingPartitions: The source holds no partition at all.
         BadInput: `partition` is not a date.
     """
-    day = newest_partition() if partition is None else _as_date(partition)
     if key is None:
         key = f"{pipeline}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    storage.sweep_temporary()
-    run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="")
-    run = run.model_copy(update={"tracking_run_id": tracking.open_run(run)})
+
+    def alert(error: StageTimeout) -> None:
+        alerts.send(
+            alerts.Event.from_exception(
+                error, pipeline=pipeline, stage="start", partition=partition, run_key=key
+            )
+        )
+
+    with deadline("start", 60 * load_settings().limits.stage_timeout_minutes, alert):
+        workers.require_shared_state()
+        day = newest_partition() if partition is None else _as_date(partition)
+        storage.sweep_temporary()
+        run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="")
+        run = run.model_copy(update={"tracking_run_id": tracking.open_run(run, engine_url)})
     log.info("run %s of partition %s: %s", key, day, tracking.run_url(run.tracking_run_id))
     return run
 

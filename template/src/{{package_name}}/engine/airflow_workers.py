@@ -1,0 +1,36 @@
+"""A Celery worker of Airflow on this machine; `uv run poe worker` on each machine that works."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ..platform import workers
+from ..platform.errors import SettingsError
+from .airflow import configure_environment
+
+# What the scheduler's machine and every worker must have in common.
+REQUIRED = (
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+)
+
+
+def worker() -> None:
+    """Work on tasks until Ctrl-C; becomes the Celery worker.
+
+    Raises:
+        SettingsError: Workers share no artefacts or MLflow, or a variable of Airflow is not set.
+    """
+    configure_environment()
+    workers.require_shared_state()
+    missing = [name for name in REQUIRED if not os.environ.get(name)]
+    if missing:
+        raise SettingsError(f"set in .env, as .env.example shows: {', '.join(missing)}")
+    # Several workers may share a machine.
+    name = f"worker-{os.getpid()}@{socket.gethostname()}"
+    # Two tasks at once: candidates train on all of a worker's cores otherwise.
+    command = ["airflow", "celery", "worker", "--concurrency", "2", "--celery-hostname", name]
+    os.execvp(command[0], command)

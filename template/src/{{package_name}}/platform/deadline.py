@@ -1,0 +1,77 @@
+"""A hard time limit for a stage, on any engine.
+
+At the limit the stage gets a `StageTimeout`, where Python can interrupt it. A stage that cannot be
+interrupted (native code, a thread that waits) ends with its whole process a little later.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import StageTimeout
+
+# EX_TEMPFAIL of sysexits.h: trying again may help.
+EXIT_CODE = 75
+GRACE_SECONDS = 30.0
+LAST_WORDS_SECONDS = 30.0
+
+
+@contextmanager
+def deadline(
+    stage: str, seconds: float, last_words: Callable[[StageTimeout], None]
+) -> Iterator[None]:
+    """Limit how long the body may run.
+
+    Args:
+        stage: Its name, for the message.
+        seconds: The limit. The process ends the shorter of `GRACE_SECONDS` and `seconds` later.
+        last_words: Called just before the process ends, as nothing after the body will run.
+
+    Raises:
+        StageTimeout: The limit was reached, and the body could be interrupted.
+    """
+    error = StageTimeout(stage, seconds)
+
+    def end_process() -> None:
+        # What the stage hangs on may make its last words hang, too.
+        speaking = threading.Thread(target=last_words, args=(error,), daemon=True)
+        speaking.start()
+        speaking.join(LAST_WORDS_SECONDS)
+        os._exit(EXIT_CODE)
+
+    watchdog = threading.Timer(seconds + min(GRACE_SECONDS, seconds), end_process)
+    watchdog.name = f"deadline of {stage}"
+    watchdog.daemon = True
+    watchdog.start()
+    interruptible = _alarm_is_free()
+    if interruptible:
+        signal.signal(signal.SIGALRM, _raise(error))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        if interruptible:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        watchdog.cancel()
+
+
+def _alarm_is_free() -> bool:
+    """Return whether this is the main thread and the engine has no alarm of its own set."""
+    return (
+        hasattr(signal, "SIGALRM")
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    )
+
+
+def _raise(error: StageTimeout) -> Callable[[int, Any], None]:
+    def handler(number: int, frame: Any) -> None:
+        raise error
+
+    return handler

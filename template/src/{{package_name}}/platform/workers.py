@@ -1,0 +1,36 @@
+"""What workers on many machines need: artefacts and MLflow where all of them reach them."""
+
+from __future__ import annotations
+
+from . import tracking
+from .errors import SettingsError
+from .settings import load_settings
+
+
+def require_shared_state() -> None:
+    """Check that distributed workers share what they write.
+
+    Raises:
+        SettingsError: The artefacts or MLflow's runs would go to one machine's disk.
+    """
+    settings = load_settings()
+    if not settings.workers.distributed:
+        return
+    problems = []
+    root = settings.storage.root
+    if "://" not in root or root.startswith(("file:", "local:")):
+        problems.append(
+            f"[storage] root is '{root}', a folder of one machine: set it to object storage, like "
+            "PIPELINE_STORAGE__ROOT=s3://bucket/artifacts"
+        )
+    uri = tracking.tracking_uri()
+    if not uri.startswith("http"):
+        problems.append(
+            f"MLflow is '{uri}', a file of one machine: set MLFLOW_TRACKING_URI to a server"
+        )
+    if problems:
+        raise SettingsError(
+            "distributed workers share no disk:\n  "
+            + "\n  ".join(problems)
+            + "\nTo run on this machine only: PIPELINE_WORKERS__DISTRIBUTED=false"
+        )
