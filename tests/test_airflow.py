@@ -23,6 +23,7 @@ import pytest
 import trustme
 from receivers import Mailbox, Webhook, free_port, mailbox, webhook
 
+from .faults import FAILS_ONCE, HANGS, fault
 from .projects import Project, make_installed_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("airflow")]
@@ -101,6 +102,8 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for old, new in {
         "trials = 5 ": "trials = 2 ",
         "retry_delay_seconds = 30": "retry_delay_seconds = 1",
+        "retries = 2": "retries = 1",
+        "stage_timeout_minutes = 30": "stage_timeout_minutes = 0.75",
         "wait_interval_seconds = 60": "wait_interval_seconds = 2",
         'inference = "" ': 'inference = "0 6 * * *" ',
         "start_date = 2013-01-01": "start_date = 2013-02-01",
@@ -285,8 +288,25 @@ def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack)
     assert "Data rejected" in mailed["Subject"]
 
 
-def test_a_killed_task_is_tried_again_and_the_run_recovers(stack: Stack) -> None:
+def test_a_killed_and_a_flaky_task_are_tried_again_and_the_run_recovers(stack: Stack) -> None:
     slack = len(stack.slack.bodies)
+    with fault(stack.project, "random_forest", FAILS_ONCE):
+        run = run_and_kill_a_task(stack)
+
+    tasks = stack.airflow.tasks(TRAINING, run)
+    tries = {name: task["try_number"] for name, task in tasks.items() if ".train[" in name}
+    assert tries["window.train[random_forest]"] == 2
+    assert sorted(tries.values()) == [1, 2, 2]
+    mlflow = stack.project.mlflow()
+    parent = runs_of(mlflow, "training")[0]
+    assert parent["status"] == "FINISHED"
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    # A try that is followed by another is no failure: at most a new champion is told of.
+    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+
+
+def run_and_kill_a_task(stack: Stack) -> str:
+    """Start training, kill the process of a candidate, and return the run once it succeeded."""
     run = stack.airflow.trigger(TRAINING, partition="2013-02-03")
 
     def training_process() -> psutil.Process | None:
@@ -294,7 +314,9 @@ def test_a_killed_task_is_tried_again_and_the_run_recovers(stack: Stack) -> None
         running = [
             task
             for name, task in tasks.items()
-            if name.startswith("window.train[") and task["state"] == "running" and task["pid"]
+            if name in ("window.train[linear]", "window.train[xgboost]")
+            and task["state"] == "running"
+            and task["pid"]
         ]
         for task in running:
             if psutil.pid_exists(task["pid"]):
@@ -303,19 +325,24 @@ def test_a_killed_task_is_tried_again_and_the_run_recovers(stack: Stack) -> None
 
     wait_for(training_process, 200, "a training task to run").kill()
     assert stack.airflow.result(TRAINING, run) == "success"
+    return run
 
-    tries = [
-        task["try_number"]
-        for name, task in stack.airflow.tasks(TRAINING, run).items()
-        if name.startswith("window.train[")
-    ]
-    assert sorted(tries) == [1, 1, 2]
-    mlflow = stack.project.mlflow()
-    parent = runs_of(mlflow, "training")[0]
-    assert parent["status"] == "FINISHED"
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    # A try that is followed by another is no failure: at most a new champion is told of.
-    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+
+def test_a_task_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
+    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    with fault(stack.project, "linear", HANGS):
+        run = stack.airflow.trigger(TRAINING, partition="2013-02-04")
+        assert stack.airflow.result(TRAINING, run) == "failed"
+
+    tasks = stack.airflow.tasks(TRAINING, run)
+    assert tasks["window.train[linear]"]["state"] == "failed"
+    # The limit, and not the hour that the stage would have waited.
+    assert 40 < tasks["window.train[linear]"]["duration"] < 200
+    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
+    [posted] = stack.slack.bodies[slack:]
+    assert len(stack.mail.messages) == mail + 1
+    assert "window.train" in posted.decode()
+    assert "Timeout" in posted.decode()
 
 
 def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
