@@ -24,8 +24,11 @@ print(json.dumps([*sys.stdlib_module_names, *keyword.kwlist, *keyword.softkwlist
 """
 INSTALLED = """
 import json, importlib.metadata as m
+# The project itself is installed from its folder.
+own = {d.name for d in m.distributions() if d.read_text("direct_url.json")}
 packages = m.packages_distributions()
-print(json.dumps([*packages, *(d.name for d in m.distributions())]))
+modules = [name for name, homes in packages.items() if not own & set(homes)]
+print(json.dumps([*modules, *(d.name for d in m.distributions() if d.name not in own)]))
 """
 FOLDERS = (
     *("build", "config", "dags", "data", "definitions", "deploy", "dist", "docs", "flows"),

@@ -100,6 +100,7 @@ class Project:
 def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Project:
     """Generate a project, commit it, lock it, and install it on the Python it asks for."""
     make_project(sources, folder, answers, with_data=True)
+    lift_certifi(folder / "pyproject.toml")
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=Generate")
@@ -117,6 +118,18 @@ def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Proje
             ["uv", *command, "--quiet", "--python", project.python], cwd=folder, check=True
         )
     return project
+
+
+def lift_certifi(pyproject: Path) -> None:
+    """Let uv take the newest certifi there is.
+
+    Prefect 3.9 and kfp 2.17 want one from the day before their release, which a mirror of PyPI may
+    not have yet. A user's project has no such line.
+    """
+    text = pyproject.read_text()
+    assert "[tool.uv]\n" in text
+    line = '[tool.uv]\noverride-dependencies = ["certifi"]\n'
+    pyproject.write_text(text.replace("[tool.uv]\n", line, 1))
 
 
 def find_python(version: str) -> str:

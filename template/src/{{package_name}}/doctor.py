@@ -136,8 +136,8 @@ def probes(send: bool = False) -> Iterator[Probe]:
         "put one file a day there, named as [data] in config/pipeline.toml says, or change [data]",
         _data,
     )
-    yield Probe("workers", "correct what is named in .env", _workers)
     yield Probe("artefact store", "make [storage] root a folder or bucket you may write", _store)
+    yield Probe("workers", "correct what is named in .env", _workers)
     yield Probe(
         "git",
         "run `git init && git add --all && git commit -m Start`: runs then record their commit",
