@@ -20,6 +20,8 @@ ROWS = (1_000_000, 3_000_000, 10_000_000)
 WINDOW_DAYS = 21
 MAX_RENDER_SECONDS = 1.0
 MAX_RUN_RATIO = 1.3
+# CPU of a steady run, over the plain runner in the same project.
+MAX_ENGINE_RATIO = {"prefect": 1.5, "dagster": 2.0, "airflow": 2.5, "kubeflow": 3.0}
 MAX_DATA_PATH_RATIO = 1.5
 MAX_DATA_PATH_BYTES = 2_000 * MEGABYTE
 # What a median of a few calls may be off.
@@ -185,9 +187,27 @@ def airflow(bench: Bench) -> None:
         workspace.command(workspace.python, "-c", call, PYTHONPYCACHEPREFIX=_bytecode(workspace)),
         before=lambda: _as_new(workspace),
     )
-    steady = workspace.command(workspace.python, "-c", call)
-    steady.measure()
-    bench.measure("run, Airflow, steady", steady)
+
+
+def engines(bench: Bench) -> None:
+    """Run the training pipeline on each engine, against the plain runner in the same project."""
+    for engine, most in MAX_ENGINE_RATIO.items():
+        workspace = bench.workspace.variant(engine)
+        program = workspace.python.with_name("flight-delays")
+        plain = workspace.command(program, "run", "training")
+        call = f"from flight_delays.engine.{engine} import run; run()"
+        ours = workspace.command(workspace.python, "-c", call)
+        for warm_up in (plain, ours):
+            warm_up.measure()
+        bound, usage = bench.compare(
+            {f"run, plain Python, beside {engine}": plain, f"run, {engine}, steady": ours}
+        ).values()
+        ratio = usage.cpu / bound.cpu
+        bench.promise(
+            f"steady run on {engine} within {most:g} times the CPU of the plain runner",
+            f"{ratio:.2f} times",
+            ratio <= most,
+        )
 
 
 def peer(bench: Bench) -> None:
@@ -387,6 +407,7 @@ ALL: dict[str, Callable[[Bench], None]] = {
     "install": install,
     "run": run,
     "airflow": airflow,
+    "engines": engines,
     "peer": peer,
     "data_path": data_path,
     "imports": imports,

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.projects import lift_certifi
+
 from .measure import Command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,11 +23,21 @@ FOREIGN = ("AIRFLOW_", "MLFLOW_", "PIPELINE_", "PYTHON", "SLACK_", "SMTP_", "UV_
 class Workspace:
     """Makes each thing when it is first asked for.
 
-    The project is the one that `copier copy --defaults` gives.
+    The project is the one that `copier copy --defaults` gives, unless it is of another engine.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str = "airflow") -> None:
         self.folder = folder
+        self.engine = engine
+
+    def variant(self, engine: str) -> Workspace:
+        """Return the workspace of a project on another engine, from the same template."""
+        if engine == self.engine:
+            return self
+        other = Workspace(self.folder / engine, engine)
+        other.folder.mkdir()
+        other.template = self.template
+        return other
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
@@ -64,13 +76,16 @@ class Workspace:
     def render(self, folder: Path) -> Command:
         """Return the command that makes a project in a folder."""
         copier = Path(sys.executable).with_name("copier")
-        return self.command(copier, "copy", "--defaults", "--quiet", self.template, folder)
+        answer = f"orchestrator={self.engine}"
+        options = ("--defaults", "--quiet", "--data", answer)
+        return self.command(copier, "copy", *options, self.template, folder)
 
     @functools.cached_property
     def project(self) -> Path:
         """Return a rendered project, not installed."""
         folder = self.folder / "project"
         self.render(folder).measure()
+        lift_certifi(folder / "pyproject.toml")
         return folder
 
     @functools.cached_property
