@@ -49,7 +49,13 @@ Text = Annotated[str, BeforeValidator(_without_secrets)]
 
 
 class Channel(Protocol):
-    """What a module in this folder provides; all of it reads the environment at each call."""
+    """What a module in this folder provides; all of it reads the environment at each call.
+
+    Attributes:
+        VARIABLES: The names of what it reads there.
+    """
+
+    VARIABLES: tuple[str, ...]
 
     def configured(self) -> bool:
         """Return whether any of the channel's variables is set."""
@@ -197,6 +203,11 @@ def channels() -> list[str]:
 def load_channel(name: str) -> Channel:
     """Import a channel."""
     return cast(Channel, importlib.import_module(f"{__name__}.{name}"))
+
+
+def variables() -> list[str]:
+    """Return the names of the variables that this project's channels read."""
+    return [name for channel in channels() for name in load_channel(channel).VARIABLES]
 
 
 def send(event: Event) -> list[Delivery]:

@@ -20,6 +20,7 @@ from . import CONNECT_SECONDS, TOTAL_SECONDS, Event
 
 _REQUIRED = ("SMTP_HOST", "SMTP_FROM", "SMTP_TO")
 _OPTIONAL = ("SMTP_PORT", "SMTP_SECURITY", "SMTP_USER", "SMTP_PASSWORD", "SMTP_CA_FILE")
+VARIABLES = _REQUIRED + _OPTIONAL
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
@@ -132,7 +133,7 @@ def _connection(server: Server) -> Iterator[smtplib.SMTP]:
 
 
 def _server() -> Server:
-    env = {name: os.environ.get(name, "").strip() for name in _REQUIRED + _OPTIONAL}
+    env = {name: os.environ.get(name, "").strip() for name in VARIABLES}
     security = env["SMTP_SECURITY"] or "starttls"
     port = env["SMTP_PORT"] or str(_PORTS.get(security, ""))
     recipients = tuple(part.strip() for part in env["SMTP_TO"].split(",") if part.strip())

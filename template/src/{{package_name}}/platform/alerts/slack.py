@@ -12,6 +12,7 @@ from . import CONNECT_SECONDS, TOTAL_SECONDS, Event
 
 # https://docs.slack.dev/reference/block-kit/blocks
 HEADER_LIMIT = 150
+VARIABLES = ("SLACK_WEBHOOK_URL",)
 SECTION_LIMIT = 3000
 FIELD_LIMIT = 2000
 FIELDS_LIMIT = 10
