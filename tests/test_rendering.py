@@ -20,6 +20,7 @@ from .conftest import Render, git, make_project
 from .markdown import visible
 from .test_questions import CONFIG, QUESTIONS, choices, read_answers, read_project
 
+ALERTING: list[dict[str, Any]] = [{"alerting": []}, {"alerting": ["slack", "email"]}]
 # Of the questions that decide which files there are; scaffolds/ has the others' answers.
 COMBINATIONS: list[dict[str, Any]] = [
     {**answers, **alerting}
@@ -35,7 +36,7 @@ COMBINATIONS: list[dict[str, Any]] = [
             ],
         )
     )
-    for alerting in ({"alerting": []}, {"alerting": ["slack", "email"]})
+    for alerting in ALERTING
 ]
 QUESTION_IN_JINJA = re.compile(r"\{[{%][^}]*\b(_copier\w*|" + "|".join(QUESTIONS) + r")\b")
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
