@@ -161,7 +161,8 @@ def training_result(mlflow: dict[str, Any]) -> dict[str, Any]:
     measured = {
         name: value
         for name, value in parent["metrics"].items()
-        if not name.startswith("seconds.") and "live" not in name
+        # Not what depends on the champion it was held against, or on the machine.
+        if name.startswith(("holdout_", "rows."))
     }
     candidates = {
         run["params"]["candidate"]: (

@@ -36,7 +36,7 @@ OWN_FILES = {
     "kubeflow": ["pipelines/training.py", "engine/kubeflow.py"],
 }
 # What the team wrote: a file of the template's and what is in it instead or in addition.
-FEATURE = "\n# Ours: distance counts double.\n"
+FEATURE = "\n\n# Ours: distance counts double.\n"
 STAGE = '''
 
 def our_own_helper() -> str:
@@ -166,7 +166,8 @@ def test_switching(moving: Moving, old: str, new: str) -> None:
     assert f'name = "{PACKAGES[old]}"' not in lock
     assert 'name = "tabulate"' in lock
     commit(project, f"Move to {new}")
-    project.run("poe", "check")
+    project.run("ruff", "check")
+    project.run("ruff", "format", "--check")
     project.run("pytest", "-x", *tests_of(project, new))
 
     # A run on the new engine continues the history: the same model, so no second version.
