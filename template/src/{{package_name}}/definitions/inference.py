@@ -1,0 +1,56 @@
+"""Inference: the champion predicts a day, and the day is watched for drift."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from .common import Reference, call, data_assets, output, run_asset, stage_asset
+
+RUN = dg.AssetIn(["inference", "run"])
+FEATURES = dg.AssetIn(["inference", "features"])
+SCORES = dg.AssetKey(["inference", "scores"])
+MONITORING = dg.AssetKey(["inference", "monitoring"])
+
+asset = functools.partial(stage_asset, group_name="inference")
+
+
+@asset(
+    key=SCORES,
+    ins={"run": RUN, "features": FEATURES},
+    kinds={"parquet"},
+    # For the lineage; the champion is not made by this pipeline.
+    deps=["champion"],
+)
+def scores(run: Reference, features: Reference) -> dg.Output[Reference]:
+    """The champion's predictions of the partition."""
+    scored = call("score", run, features)
+    return output(scored, {"model version": scored["model_version"]})
+
+
+@asset(
+    key=MONITORING,
+    ins={"run": RUN, "features": FEATURES, "scores": dg.AssetIn(SCORES)},
+    kinds={"scipy"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "champion_is_fit",
+            asset=MONITORING,
+            description="Drift and live performance are within the limits of [monitoring].",
+        )
+    ],
+)
+def monitoring(run: Reference, features: Reference, scores: Reference) -> Iterator[Any]:
+    """Drift and live performance; too much of it starts training for the same partition."""
+    found = call("monitor", run, features, scores)
+    yield dg.AssetCheckResult(
+        passed=not found["retrain"],
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"reasons": found["reasons"]},
+    )
+    live = {f"live {name}": value for name, value in found["live_metrics"].items()}
+    yield output(found, live | {"drifted": found["drifted"], "retrain": found["retrain"]})
+
+
+assets = [run_asset("inference"), *data_assets("inference", ["inference"]), scores, monitoring]

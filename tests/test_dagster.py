@@ -1,0 +1,384 @@
+"""A Dagster project on the real thing: webserver, daemon, GraphQL, MLflow, alerts.
+
+One server serves all tests of this module; they run in their order, as one story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import trustme
+from receivers import Mailbox, Webhook, free_port, mailbox, webhook
+
+from .faults import FAILS_ONCE, HANGS, fault
+from .projects import Project, make_installed_project, training_result
+from .test_airflow import children_of, runs_of, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dagster")]
+
+REPOSITORY = {
+    "repositoryLocationName": "flight_delays.definitions",
+    "repositoryName": "__repository__",
+}
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
+  __typename ... on MessageEvent { stepKey message }
+  ... on StepWorkerStartedEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
+  ... on AssetCheckEvaluationEvent { evaluation { checkName success } }
+} } } }
+"""
+RUNS = """
+query($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results {
+  runId status jobName tags { key value }
+} } } }
+"""
+
+
+@dataclass
+class Dagster:
+    """The GraphQL interface of the running server."""
+
+    address: str
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Return the answer to a query, without its outer braces."""
+        answer = httpx.post(
+            f"{self.address}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=60,
+            trust_env=False,
+        ).json()
+        assert "errors" not in answer, answer
+        [found] = answer["data"].values()
+        return found
+
+    def launch(self, job: str, partition: str) -> str:
+        """Start a run and return its id."""
+        query = """mutation($given: ExecutionParams!) { launchRun(executionParams: $given) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+        """
+        tags = [{"key": "dagster/partition", "value": partition}]
+        given = {
+            "selector": {**REPOSITORY, "jobName": job},
+            "mode": "default",
+            "executionMetadata": {"tags": tags},
+        }
+        answer = self.ask(query, given=given)
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
+
+    def backfill(self, job: str, *partitions: str) -> None:
+        """Run a job for each of some partitions."""
+        query = """mutation($given: LaunchBackfillParams!) {
+            launchPartitionBackfill(backfillParams: $given) {
+            __typename ... on PythonError { message } } }
+        """
+        selector = {
+            "partitionSetName": f"{job}_partition_set",
+            "repositorySelector": REPOSITORY,
+        }
+        answer = self.ask(query, given={"selector": selector, "partitionNames": partitions})
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+
+    def runs(self, job: str, **tags: str) -> list[dict[str, Any]]:
+        """Return the runs of a job, newest first; their tags as a dictionary."""
+        wanted = [{"key": key, "value": value} for key, value in tags.items()]
+        found = self.ask(RUNS, filter={"pipelineName": job, "tags": wanted})["results"]
+        return [run | {"tags": {t["key"]: t["value"] for t in run["tags"]}} for run in found]
+
+    def events(self, run: str, kind: str) -> list[dict[str, Any]]:
+        """Return a run's events of one type."""
+        events = self.ask(EVENTS, run=run)["events"]
+        return [event for event in events if event["__typename"] == kind]
+
+    def result(self, job: str, run: str) -> str:
+        """Wait for a run and for its report, and return how the run ended."""
+
+        def ended() -> str | None:
+            [found] = [one for one in self.runs(job) if one["runId"] == run]
+            return str(found["status"]) if found["status"] in ENDED else None
+
+        def reported() -> bool | None:
+            return [one["status"] for one in self.runs("report", reports=run)] == [
+                "SUCCESS"
+            ] or None
+
+        status = wait_for(ended, 300, f"{job} {run} to end")
+        wait_for(reported, 120, f"the report of {job} {run}")
+        return status
+
+
+@dataclass
+class Stack:
+    """The running project with all it talks to."""
+
+    project: Project
+    dagster: Dagster
+    slack: Webhook
+    mail: Mailbox
+
+
+@pytest.fixture(scope="module")
+def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run `poe up` of a Dagster project that reports to a local webhook and mail server."""
+    folder = tmp_path_factory.mktemp("dagster")
+    project = make_installed_project(sources, folder / "project", orchestrator="dagster")
+    for old, new in {
+        "trials = 5 ": "trials = 2 ",
+        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
+        "retries = 2": "retries = 1",
+        "wait_interval_seconds = 60": "wait_interval_seconds = 2",
+        'inference = "" ': 'inference = "0 6 * * *" ',
+    }.items():
+        project.edit_config(old, new)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(project.path / "ca.pem"))
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    with webhook() as slack, mailbox("starttls", server_context) as mail:
+        port = free_port()
+        environment = {
+            "SLACK_WEBHOOK_URL": slack.url,
+            "SMTP_HOST": "localhost",
+            "SMTP_PORT": f"{mail.port}",
+            "SMTP_FROM": "pipeline@example.org",
+            "SMTP_TO": "team@example.org",
+            "SMTP_CA_FILE": str(project.path / "ca.pem"),
+            "MLFLOW_PORT": f"{free_port()}",
+            "DAGSTER_PORT": f"{port}",
+        }
+        lines = [f"{name}={value}" for name, value in environment.items()]
+        (project.path / ".env").write_text("\n".join(lines) + "\n")
+        log = project.path / "up.log"
+        with log.open("w") as stream:
+            up = subprocess.Popen(
+                ["uv", "run", "--python", project.python, "poe", "up"],
+                cwd=project.path,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        dagster = Dagster(f"http://127.0.0.1:{port}")
+        family: list[psutil.Process] = []
+        try:
+            wait_for(lambda: ready(log, up), 240, "poe up to print the addresses")
+            yield Stack(project, dagster, slack, mail)
+            # Ctrl-C in the middle of a run.
+            run = dagster.launch("training", "2013-01-31")
+            wait_for(lambda: dagster.events(run, "StepWorkerStartedEvent") or None, 60, "a step")
+            family = psutil.Process(up.pid).children(recursive=True)
+        finally:
+            os.killpg(up.pid, signal.SIGINT)
+            up.wait(timeout=60)
+        # Whatever is left over would fail the next start on its port.
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
+        assert len(family) > 5
+        assert "stopping" in log.read_text()
+
+
+def ready(log: Path, up: subprocess.Popen[bytes]) -> bool | None:
+    """Return whether `poe up` has printed where everything is."""
+    assert up.poll() is None, log.read_text()
+    return "Ctrl-C" in log.read_text() or None
+
+
+def test_definitions_are_there_and_what_must_run_runs(stack: Stack) -> None:
+    query = """query($given: RepositorySelector!) { repositoryOrError(repositorySelector: $given) {
+        ... on Repository { jobs { name description } schedules { name scheduleState { status } }
+        sensors { name sensorState { status } } } } }
+    """
+    found = stack.dagster.ask(query, given=REPOSITORY)
+    jobs = {job["name"]: job["description"] for job in found["jobs"]}
+    sensors = {one["name"]: one["sensorState"]["status"] for one in found["sensors"]}
+    [schedule] = found["schedules"]
+
+    assert all(jobs[name] for name in ("training", "inference", "report"))
+    assert schedule == {"name": "inference_schedule", "scheduleState": {"status": "RUNNING"}}
+    # Scores partitions as they arrive: somebody turns it on, or catchup does.
+    assert sensors.pop("new_partition") == "STOPPED"
+    assert set(sensors.values()) == {"RUNNING"}
+
+
+def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+    run = stack.dagster.launch("training", "2013-01-31")
+    assert stack.dagster.result("training", run) == "SUCCESS"
+
+    done = {event["stepKey"] for event in stack.dagster.events(run, "ExecutionStepSuccessEvent")}
+    skipped = {event["stepKey"] for event in stack.dagster.events(run, "ExecutionStepSkippedEvent")}
+    trained = {f"training__window__{name}" for name in ("linear", "random_forest", "xgboost")}
+    assert done >= {*trained, "training__window__promotion"}
+    assert "training__wider_window__evaluation" in skipped
+    checks = stack.dagster.events(run, "AssetCheckEvaluationEvent")
+    assert {event["evaluation"]["checkName"] for event in checks} == {"data_contract", "gates"}
+    assert all(event["evaluation"]["success"] for event in checks)
+
+    mlflow = stack.project.mlflow()
+    [parent] = runs_of(mlflow, "training")
+    assert parent["status"] == "FINISHED"
+    assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
+    assert parent["tags"]["pipeline.engine_url"] == f"{stack.dagster.address}/runs/{run}"
+    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    assert mlflow["aliases"] == {"champion": 1}
+    # One message a channel: the new champion.
+    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
+    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
+    # The engine makes no difference to the result.
+    assert training_result(mlflow) == training_result(stack.project.run_alone("2013-01-31"))
+
+
+def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: Stack) -> None:
+    query = """mutation($given: ScheduleSelector!, $time: Float!) {
+        scheduleDryRun(selectorData: $given, timestamp: $time) { ... on DryRunInstigationTick {
+        evaluationResult { runRequests { tags { key value } } } } } }
+    """
+    given = {**REPOSITORY, "scheduleName": "inference_schedule"}
+    # 2 February 2013, six o'clock.
+    tick = stack.dagster.ask(query, given=given, time=1359784800.0)
+    [request] = tick["evaluationResult"]["runRequests"]
+    tags = {tag["key"]: tag["value"] for tag in request["tags"]}
+    assert tags["dagster/partition"] == "2013-02-01"
+
+    days = ["2013-02-01", "2013-02-02"]
+    stack.dagster.backfill("inference", *days)
+    predictions = stack.project.path / "var" / "artifacts" / "predictions"
+
+    def scored() -> bool | None:
+        return all((predictions / f"{day}.parquet").exists() for day in days) or None
+
+    wait_for(scored, 200, "two backfilled days")
+    runs = stack.dagster.runs("inference")
+    assert sorted(run["tags"]["dagster/partition"] for run in runs) == days
+    for run in runs:
+        assert stack.dagster.result("inference", run["runId"]) == "SUCCESS"
+
+
+def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:
+    path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
+    good = path.read_bytes()
+    path.unlink()
+    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    before = stack.project.mlflow()
+    sensor = """mutation($given: SensorSelector!) { startSensor(sensorSelector: $given) {
+        __typename ... on Sensor { id sensorState { id ticks { id } } } } }
+    """
+    query = """query($given: SensorSelector!) { sensorOrError(sensorSelector: $given) {
+        ... on Sensor { sensorState { ticks { status } } } } }
+    """
+    given = {**REPOSITORY, "sensorName": "new_partition"}
+    assert stack.dagster.ask(sensor, given=given)["__typename"] == "Sensor"
+
+    def looked() -> bool | None:
+        ticks = stack.dagster.ask(query, given=given)["sensorState"]["ticks"]
+        return any(tick["status"] == "SKIPPED" for tick in ticks) or None
+
+    try:
+        wait_for(looked, 60, "the sensor to look at the source")
+        path.write_bytes(good[: len(good) // 2])
+
+        def started() -> str | None:
+            runs = stack.dagster.runs("inference", **{"dagster/partition": "2013-02-07"})
+            return runs[0]["runId"] if runs else None
+
+        run = wait_for(started, 60, "a run for the partition that arrived")
+        assert stack.dagster.result("inference", run) == "FAILURE"
+    finally:
+        path.write_bytes(good)
+
+    [failed] = stack.dagster.events(run, "ExecutionStepFailureEvent")
+    assert failed["stepKey"] == "inference__raw"
+    assert stack.dagster.events(run, "ExecutionStepUpForRetryEvent") == []
+    after = stack.project.mlflow()
+    assert after["aliases"] == before["aliases"]
+    assert after["versions"] == before["versions"]
+    assert runs_of(after, "inference")[0]["status"] == "FAILED"
+
+    [posted] = stack.slack.bodies[slack:]
+    [mailed] = stack.mail.messages[mail:]
+    plain = mailed.get_body(("plain",))
+    assert plain is not None
+    for text in (posted.decode(), plain.get_content()):
+        for fact in ("Flight Delays", "ingest", "unreadable_file", "2013-02-07"):
+            assert fact in text
+    assert f"{stack.dagster.address}/runs/{run}" in posted.decode()
+    assert "Data rejected" in mailed["Subject"]
+
+
+def test_a_killed_and_a_flaky_step_are_tried_again_and_the_run_recovers(stack: Stack) -> None:
+    slack = len(stack.slack.bodies)
+    with fault(stack.project, "random_forest", FAILS_ONCE):
+        run = stack.dagster.launch("training", "2013-02-03")
+
+        def process() -> psutil.Process | None:
+            for event in stack.dagster.events(run, "StepWorkerStartedEvent"):
+                if event["stepKey"] == "training__window__xgboost":
+                    told = {entry["label"]: entry.get("text") for entry in event["metadataEntries"]}
+                    return psutil.Process(int(told["pid"]))
+            return None
+
+        wait_for(process, 120, "a candidate's process").kill()
+        assert stack.dagster.result("training", run) == "SUCCESS"
+
+    again = [event["stepKey"] for event in stack.dagster.events(run, "ExecutionStepRestartEvent")]
+    assert sorted(again) == ["training__window__random_forest", "training__window__xgboost"]
+    mlflow = stack.project.mlflow()
+    parent = runs_of(mlflow, "training")[0]
+    assert parent["status"] == "FINISHED"
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    # A try that is followed by another is no failure: at most a new champion is told of.
+    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+
+
+def test_a_step_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
+    slack = len(stack.slack.bodies)
+    stack.project.edit_config("stage_timeout_minutes = 30", "stage_timeout_minutes = 0.3")
+    stack.project.edit_config("retries = 1", "retries = 0")
+    try:
+        with fault(stack.project, "linear", HANGS):
+            run = stack.dagster.launch("training", "2013-02-02")
+            assert stack.dagster.result("training", run) == "FAILURE"
+    finally:
+        stack.project.edit_config("stage_timeout_minutes = 0.3", "stage_timeout_minutes = 30")
+        stack.project.edit_config("retries = 0", "retries = 1")
+
+    [failed] = stack.dagster.events(run, "ExecutionStepFailureEvent")
+    assert failed["stepKey"] == "training__window__linear"
+    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
+    [posted] = stack.slack.bodies[slack:]
+    for fact in ("StageTimeout", "train[linear]", "2013-02-02", f"/runs/{run}"):
+        assert fact in posted.decode()
+
+
+def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
+    # Every run reads the settings anew: from here on any difference counts as drift.
+    stack.project.edit_config("max_psi = 0.1 ", "max_psi = 1e-9 ")
+    slack = len(stack.slack.bodies)
+    day = {"dagster/partition": "2013-02-04"}
+    run = stack.dagster.launch("inference", "2013-02-04")
+    assert stack.dagster.result("inference", run) == "SUCCESS"
+
+    def started() -> str | None:
+        runs = stack.dagster.runs("training", **day)
+        return runs[0]["runId"] if runs else None
+
+    training = wait_for(started, 60, "a training run that monitoring asked for")
+    assert stack.dagster.result("training", training) == "SUCCESS"
+    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
+    assert len(told) == 1
+    assert "2013-02-04" in told[0]
+    trained = runs_of(stack.project.mlflow(), "training")[0]
+    assert trained["tags"]["pipeline.run_key"] == f"training-{training}"
+    assert trained["tags"]["pipeline.partition"] == "2013-02-04"

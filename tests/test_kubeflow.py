@@ -1,0 +1,448 @@
+"""A Kubeflow project: its local runner, and every command of the compiled pipeline as a process.
+
+There is no cluster here. What one would do with a step is done by `Cluster`: it follows the
+compiled file and hands values over as text and files. One project serves all tests of this module;
+they run in their order, as one story.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from receivers import Mailbox, Webhook, mailbox, webhook
+
+from .projects import Project, make_installed_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ONE_CANDIDATE = {"PIPELINE_TRAINING__CANDIDATES": '["linear"]'}
+
+
+@dataclass
+class Stack:
+    """The project with all it talks to."""
+
+    project: Project
+    slack: Webhook
+    mail: Mailbox
+
+    def told(self) -> list[str]:
+        """Return what was told since the last call; each channel must have been told of all."""
+        bodies = [body.decode() for body in self.slack.bodies]
+        assert len(bodies) == len(self.mail.messages)
+        self.slack.bodies.clear()
+        self.mail.messages.clear()
+        return bodies
+
+    def run(
+        self,
+        pipeline: str,
+        partition: str,
+        variables: dict[str, str] | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a pipeline with `poe run`."""
+        command = ("poe", "run", "--pipeline", pipeline, "--partition", partition)
+        return self.project.run(*command, check=check, variables=variables)
+
+    def parents(self, pipeline: str) -> list[dict[str, Any]]:
+        """Return the MLflow runs of a pipeline, newest first."""
+        runs = self.project.mlflow()["runs"]
+        return [run for run in runs if run["tags"].get("pipeline.name") == pipeline]
+
+
+@pytest.fixture(scope="module")
+def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Install a project that trains on few days and reports to a local webhook and mail server."""
+    folder = tmp_path_factory.mktemp("kubeflow")
+    project = make_installed_project(sources, folder, orchestrator="kubeflow")
+    for old, new in {
+        "trials = 5 ": "trials = 1 ",
+        "\nwindow_days = 21 ": "\nwindow_days = 6 ",
+        "wider_window_days = 28 ": "wider_window_days = 8 ",
+        "holdout_days = 7 ": "holdout_days = 2 ",
+        "min = 0.55": "min = 0.0",
+        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
+        "max_psi = 0.1 ": "max_psi = 1e9 ",
+    }.items():
+        project.edit_config(old, new)
+    with webhook() as slack, mailbox() as mail:
+        project.environment |= {
+            "SLACK_WEBHOOK_URL": slack.url,
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": f"{mail.port}",
+            "SMTP_SECURITY": "none",
+            "SMTP_FROM": "pipeline@example.org",
+            "SMTP_TO": "team@example.org",
+        }
+        yield Stack(project, slack, mail)
+
+
+@pytest.fixture
+def features(stack: Stack) -> Iterator[Path]:
+    """Return the team's own file of features; it is put back afterwards."""
+    path = stack.project.path / "src" / stack.project.package / "domain" / "features.py"
+    text = path.read_text()
+    yield path
+    path.write_text(text)
+
+
+def misbehave(features: Path, code: str) -> None:
+    """Let the function that computes features begin with some code."""
+    text = features.read_text()
+    tree = ast.parse(text)
+    [function] = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "features"
+    ]
+    lines = text.splitlines(keepends=True)
+    first = function.body[1].lineno - 1
+    lines[first:first] = [f"    {line}\n" for line in code.splitlines()]
+    features.write_text("".join(lines))
+
+
+def learned(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+    """Return what the candidates of a run learned from, and how well, by candidate."""
+    return {
+        run["params"]["candidate"]: (run["inputs"], run["metrics"]["validation_roc_auc"])
+        for run in mlflow["runs"]
+        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+    }
+
+
+# --- a stand-in for a cluster -------------------------------------------------------------------
+
+
+@dataclass
+class Cluster:
+    """Follows a compiled pipeline and runs each step's command as a process of its own.
+
+    Attributes:
+        ran: The tasks whose command was run, in their order.
+    """
+
+    document: dict[str, Any]
+    folder: Path
+    project: Project
+    environment: dict[str, str]
+    ran: list[str] = field(default_factory=list)
+
+    def run(self, **arguments: Any) -> bool:
+        """Run the pipeline; returns whether all its steps ended well."""
+        return self._dag(self.document["root"]["dag"], arguments) is not None
+
+    def _dag(self, dag: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any] | None:
+        results: dict[str, Any] = {}
+        states: dict[str, str] = {}
+        waiting = dict(dag["tasks"])
+        while waiting:
+            name = next(
+                name
+                for name, task in waiting.items()
+                if not set(task.get("dependentTasks", [])) & set(waiting)
+            )
+            task = waiting.pop(name)
+            trigger = task.get("triggerPolicy", {})
+            upstream = {states[before] for before in task.get("dependentTasks", [])}
+            always = trigger.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+            if upstream - {"SUCCEEDED"} and not always:
+                states[name] = next(iter(upstream - {"SUCCEEDED"}))
+                continue
+            values = self._inputs(task, inputs, results, states)
+            if not self._holds(trigger.get("condition", ""), values):
+                states[name] = "SKIPPED"
+                continue
+            results[name] = self._task(name, task, values)
+            states[name] = "FAILED" if results[name] is None else "SUCCEEDED"
+        return None if "FAILED" in states.values() else results
+
+    def _task(self, name: str, task: dict[str, Any], values: dict[str, Any]) -> Any:
+        component = self.document["components"][task["componentRef"]["name"]]
+        if "parameterIterator" not in task:
+            return self._component(name, component, values)
+        iterator = task["parameterIterator"]
+        items = values[iterator["items"]["inputParameter"]]
+        each = [
+            self._component(name, component, {**values, iterator["itemInput"]: item})
+            for item in items
+        ]
+        if None in each:
+            return None
+        return {output: [one[output] for one in each] for output in each[0]}
+
+    def _component(self, name: str, component: dict[str, Any], values: dict[str, Any]) -> Any:
+        if "dag" not in component:
+            return self._process(name, component, values)
+        results = self._dag(component["dag"], values)
+        if results is None:
+            return None
+        selected = component["dag"].get("outputs", {}).get("parameters", {})
+        return {
+            output: results[source["producerSubtask"]][source["outputParameterKey"]]
+            for output, source in (
+                (output, each["valueFromParameter"]) for output, each in selected.items()
+            )
+        }
+
+    def _inputs(
+        self,
+        task: dict[str, Any],
+        inputs: dict[str, Any],
+        results: dict[str, Any],
+        states: dict[str, str],
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, given in task.get("inputs", {}).get("parameters", {}).items():
+            if "runtimeValue" in given:
+                values[name] = given["runtimeValue"]["constant"]
+            elif "componentInputParameter" in given:
+                values[name] = inputs[given["componentInputParameter"]]
+            elif "taskOutputParameter" in given:
+                source = given["taskOutputParameter"]
+                values[name] = results[source["producerTask"]][source["outputParameterKey"]]
+            else:
+                state = states[given["taskFinalStatus"]["producerTask"]]
+                values[name] = {"state": state, "error": {"message": "a step failed"}}
+        return values
+
+    def _holds(self, condition: str, values: dict[str, Any]) -> bool:
+        text = re.sub(
+            r"inputs\.parameter_values\['([^']+)'\]", lambda name: repr(values[name[1]]), condition
+        )
+        text = text.replace("&&", " and ").replace("||", " or ").replace("!(", "not (")
+        return bool(eval(text)) if text else True
+
+    def _process(self, name: str, component: dict[str, Any], values: dict[str, Any]) -> Any:
+        container = self.document["deploymentSpec"]["executors"][component["executorLabel"]]
+        container = container["container"]
+        folder = self.folder / f"{len(self.ran)}-{name}"
+        self.ran.append(name)
+
+        def resolve(text: str) -> str:
+            text = text.replace("{{$.pipeline_job_uuid}}", "0d5e-cluster")
+            if found := re.fullmatch(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}", text):
+                value = values[found[1]]
+                return resolve(value) if isinstance(value, str) else json.dumps(value)
+            found = re.fullmatch(
+                r"\{\{\$\.outputs\.\w+\['([^']+)'\]\.(?:output_file|path)\}\}", text
+            )
+            return str(folder / found[1]) if found else text
+
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        command = [resolve(part) for part in container["command"]]
+        assert command[0] == "python3"
+        done = subprocess.run(
+            [str(self.project.path / ".venv/bin/python"), *command[1:]],
+            env={**os.environ, **self.project.environment, **variables, **self.environment},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            print(done.stderr[-3000:])
+            return None
+        outputs = component.get("outputDefinitions", {})
+        written = {
+            output: (folder / output).read_text()
+            for kind in ("parameters", "artifacts")
+            for output in outputs.get(kind, {})
+        }
+        return {
+            output: text
+            if outputs.get("parameters", {}).get(output, {}).get("parameterType", "STRING")
+            == "STRING"
+            else json.loads(text)
+            for output, text in written.items()
+        }
+
+
+# --- the story ---------------------------------------------------------------------------------
+
+
+def test_the_local_runner_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+    ran = stack.run("training", "2013-01-28")
+
+    assert "promoted: version 1 is champion" in " ".join(ran.stdout.split())
+    mlflow = stack.project.mlflow()
+    [parent] = stack.parents("training")
+    assert parent["status"] == "FINISHED"
+    assert parent["tags"]["pipeline.run_key"].startswith("training-local-")
+    assert parent["metrics"]["rows.ingest"] > 4000
+    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
+    found = learned(mlflow, parent)
+    assert set(found) == {"linear", "random_forest", "xgboost"}
+    assert all(inputs and 0.4 < score < 1 for inputs, score in found.values())
+    assert mlflow["aliases"] == {"champion": 1}
+    [text] = stack.told()
+    assert "New champion" in text
+
+
+def test_every_command_of_the_compiled_pipeline_does_the_same_as_a_process_of_its_own(
+    stack: Stack, tmp_path: Path
+) -> None:
+    stack.project.run("poe", "compile")
+    compiled = stack.project.path / "var" / "kubeflow" / "training.yaml"
+    document = next(yaml.safe_load_all(compiled.read_text()))
+    # Nothing that the local run wrote is there.
+    elsewhere = {
+        "PIPELINE_HOME": str(stack.project.path),
+        "PIPELINE_STORAGE__ROOT": str(tmp_path / "artifacts"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "KFP_UI_URL": "https://kubeflow.example.org",
+    }
+    (tmp_path / "pods").mkdir()
+    cluster = Cluster(document, tmp_path / "pods", stack.project, elsewhere)
+
+    assert cluster.run(partition="2013-01-28")
+
+    counted = [name.rstrip("-0123456789") for name in cluster.ran]
+    assert counted.count("train") == 3
+    assert set(counted) >= {"start", "ingest", "validate", "featurize", "select", "evaluate"}
+    assert counted[-2:] == ["promote", "finish"]
+    [text] = stack.told()
+    assert "New champion" in text
+
+    [here] = stack.parents("training")
+    expected = learned(stack.project.mlflow(), here)
+    mlflow = stack.project.mlflow(elsewhere)
+    [parent] = [run for run in mlflow["runs"] if "pipeline.name" in run["tags"]]
+    assert learned(mlflow, parent) == expected
+    assert parent["status"] == "FINISHED"
+    assert parent["tags"]["pipeline.run_key"] == "training-0d5e-cluster"
+    page = "https://kubeflow.example.org/#/runs/details/0d5e-cluster"
+    assert parent["tags"]["pipeline.engine_url"] == page
+    [report] = (tmp_path / "pods").glob("*-finish/page")
+    assert page in report.read_text()
+    [link] = (tmp_path / "pods").glob("*-start/mlflow")
+    assert parent["id"] in link.read_text()
+
+
+def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack) -> None:
+    path = stack.project.path / "data" / "sample" / "2013-01-28.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    try:
+        ran = stack.run("training", "2013-01-28", check=False)
+    finally:
+        path.write_bytes(good)
+
+    assert ran.returncode != 0
+    [text] = stack.told()
+    assert "Data rejected" in text
+    assert "2013-01-28" in text
+    # Trying again cannot help.
+    assert "next in" not in ran.stdout + ran.stderr
+    mlflow = stack.project.mlflow()
+    assert mlflow["aliases"] == {"champion": 1}
+    assert stack.parents("training")[0]["status"] == "FAILED"
+
+
+def test_a_stage_that_hangs_is_ended_at_its_limit_and_told_once(
+    stack: Stack, features: Path
+) -> None:
+    misbehave(features, "import time\ntime.sleep(600)")
+
+    limits = {
+        "PIPELINE_LIMITS__STAGE_TIMEOUT_MINUTES": "0.2",
+        "PIPELINE_LIMITS__RETRIES": "0",
+    }
+    ran = stack.run("training", "2013-01-28", {**ONE_CANDIDATE, **limits}, check=False)
+
+    assert ran.returncode != 0
+    [text] = stack.told()
+    assert "featurize" in text
+    assert "0.2 minutes" in text
+    assert stack.parents("training")[0]["status"] == "FAILED"
+
+
+def test_a_stage_that_fails_once_and_is_killed_once_recovers(
+    stack: Stack, features: Path, tmp_path: Path
+) -> None:
+    """The step itself tries again after an error; Kubeflow does where its process is gone."""
+    counter = tmp_path / "calls"
+    misbehave(
+        features,
+        "import os, signal\n"
+        f"with open({str(counter)!r}, 'a') as calls:\n"
+        "    calls.write('x')\n"
+        f"count = os.path.getsize({str(counter)!r})\n"
+        "if count == 1:\n"
+        "    raise OSError('the network is down')\n"
+        "if count == 2:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)",
+    )
+
+    ran = stack.run("training", "2013-01-28", ONE_CANDIDATE)
+
+    log = ran.stdout + ran.stderr
+    assert "featurize: try 1 failed, next in 1 s" in log
+    assert len(counter.read_text()) > 2
+    assert stack.parents("training")[0]["status"] == "FINISHED"
+    # What succeeds in the end is no failure.
+    assert not [text for text in stack.told() if "New champion" not in text]
+
+
+def test_a_gate_that_fails_leads_to_one_wider_window_and_then_to_the_old_champion(
+    stack: Stack,
+) -> None:
+    before = stack.project.mlflow()["aliases"]
+    gate = {"PIPELINE_GATES__METRICS__ROC_AUC__MIN": "1e9"}
+    stack.run("training", "2013-01-29", {**ONE_CANDIDATE, **gate})
+
+    mlflow = stack.project.mlflow()
+    parent = stack.parents("training")[0]
+    children = [
+        run["tags"]["pipeline.candidate"]
+        for run in mlflow["runs"]
+        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+    ]
+    assert sorted(children) == ["linear", "linear (wider window)"]
+    assert parent["status"] == "FINISHED"
+    assert mlflow["aliases"] == before
+    assert stack.told() == []
+
+
+def test_drift_alerts_and_trains_for_the_same_day(stack: Stack) -> None:
+    drift = {"PIPELINE_MONITORING__MAX_PSI": "1e-9"}
+    ran = stack.run("inference", "2013-02-01", {**ONE_CANDIDATE, **drift})
+
+    assert "retrain" in ran.stdout
+    [inference] = stack.parents("inference")
+    training = stack.parents("training")[0]
+    assert inference["metrics"]["rows.score"] > 500
+    assert inference["status"] == training["status"] == "FINISHED"
+    assert training["tags"]["pipeline.partition"] == "2013-02-01"
+    run_id = inference["tags"]["pipeline.run_key"].removeprefix("inference-")
+    assert training["tags"]["pipeline.run_key"] == f"training-{run_id}"
+    told = stack.told()
+    assert sum("Drift" in text for text in told) == 1
+    assert not [text for text in told if "Failed" in text]
+
+
+def test_a_training_that_drift_started_and_that_fails_is_told_once(stack: Stack) -> None:
+    """Its own last step tells of it; that of the inference around it does not again."""
+    early = stack.project.path / "data" / "sample" / "2013-01-27.parquet"
+    shutil.move(early, early.with_suffix(".away"))
+    try:
+        drift = {"PIPELINE_MONITORING__MAX_PSI": "1e-9"}
+        ran = stack.run("inference", "2013-02-01", {**ONE_CANDIDATE, **drift}, check=False)
+    finally:
+        shutil.move(early.with_suffix(".away"), early)
+
+    assert ran.returncode != 0
+    assert stack.parents("inference")[0]["status"] == "FINISHED"
+    assert stack.parents("training")[0]["status"] == "FAILED"
+    failures = [text for text in stack.told() if "Drift" not in text]
+    assert len(failures) == 1
+    assert "training" in failures[0]

@@ -1,0 +1,341 @@
+"""A Prefect project on the real thing: server, worker, deployments, REST, MLflow, alerts.
+
+One server serves all tests of this module; they run in their order, as one story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import trustme
+from receivers import Mailbox, Webhook, free_port, mailbox, webhook
+
+from .faults import FAILS_ONCE, HANGS, fault
+from .projects import Project, make_installed_project, training_result
+from .test_airflow import children_of, runs_of, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("prefect")]
+
+
+@dataclass
+class Prefect:
+    """The REST interface of the running server."""
+
+    address: str
+
+    @property
+    def client(self) -> httpx.Client:
+        """A client of the API."""
+        return httpx.Client(base_url=f"{self.address}/api", timeout=60, trust_env=False)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the answer to a GET."""
+        answer: dict[str, Any] = self.client.get(path).raise_for_status().json()
+        return answer
+
+    def find(self, kind: str, **filters: Any) -> list[dict[str, Any]]:
+        """Return what a filter finds, like `flow_runs`."""
+        answer = self.client.post(f"/{kind}/filter", json=filters).raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """Return a deployment."""
+        return self.get(f"/deployments/name/{name}/{name}")
+
+    def launch(self, name: str, **parameters: str) -> str:
+        """Start a run of a deployment and return its id."""
+        path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
+        wanted = {"parameters": parameters, "idempotency_key": secrets.token_hex(8)}
+
+        def created() -> str | None:
+            answer = self.client.post(path, json=wanted)
+            # SQLite is locked by another request: Prefect's own client tries again, too.
+            return None if answer.status_code == 503 else answer.raise_for_status().json()["id"]
+
+        return wait_for(created, 60, "a run to be created")
+
+    def result(self, run: str, *ends: str) -> dict[str, Any]:
+        """Wait for a run to end and return it; one that crashed is expected to be tried again."""
+
+        def ended() -> dict[str, Any] | None:
+            found = self.get(f"/flow_runs/{run}")
+            return found if found["state_name"] in (ends or ("Completed", "Failed")) else None
+
+        return wait_for(ended, 300, f"{run} to end")
+
+    def tasks(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return the task runs of a run by name; of several tries of the run, the newest."""
+        found = self.find(
+            "task_runs", flow_runs={"id": {"any_": [run]}}, sort="EXPECTED_START_TIME_ASC"
+        )
+        return {task["name"]: task for task in found}
+
+
+@dataclass
+class Stack:
+    """The running project with all it talks to."""
+
+    project: Project
+    prefect: Prefect
+    slack: Webhook
+    mail: Mailbox
+
+
+@pytest.fixture(scope="module")
+def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run `poe up` of a Prefect project that reports to a local webhook and mail server."""
+    folder = tmp_path_factory.mktemp("prefect")
+    project = make_installed_project(sources, folder / "project", orchestrator="prefect")
+    for old, new in {
+        "trials = 5 ": "trials = 2 ",
+        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
+        "retries = 2": "retries = 1",
+        "wait_interval_seconds = 60": "wait_interval_seconds = 2",
+        'inference = "" ': 'inference = "0 6 * * *" ',
+    }.items():
+        project.edit_config(old, new)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(project.path / "ca.pem"))
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    with webhook() as slack, mailbox("starttls", server_context) as mail:
+        port = free_port()
+        environment = {
+            "SLACK_WEBHOOK_URL": slack.url,
+            "SMTP_HOST": "localhost",
+            "SMTP_PORT": f"{mail.port}",
+            "SMTP_FROM": "pipeline@example.org",
+            "SMTP_TO": "team@example.org",
+            "SMTP_CA_FILE": str(project.path / "ca.pem"),
+            "MLFLOW_PORT": f"{free_port()}",
+            "PREFECT_SERVER_API_PORT": f"{port}",
+        }
+        lines = [f"{name}={value}" for name, value in environment.items()]
+        (project.path / ".env").write_text("\n".join(lines) + "\n")
+        log = project.path / "up.log"
+        with log.open("w") as stream:
+            up = subprocess.Popen(
+                ["uv", "run", "--python", project.python, "poe", "up"],
+                cwd=project.path,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        prefect = Prefect(f"http://127.0.0.1:{port}")
+        family: list[psutil.Process] = []
+        try:
+            wait_for(lambda: ready(log, up), 240, "poe up to print the addresses")
+            yield Stack(project, prefect, slack, mail)
+            # Ctrl-C in the middle of a run.
+            run = prefect.launch("training", partition="2013-01-31")
+            wait_for(lambda: process_of(prefect, run), 120, "the run's process")
+            family = psutil.Process(up.pid).children(recursive=True)
+        finally:
+            os.killpg(up.pid, signal.SIGINT)
+            up.wait(timeout=60)
+        # Whatever is left over would fail the next start on its port.
+        _, alive = psutil.wait_procs(family, timeout=40)
+        assert alive == []
+        assert len(family) > 4
+        assert "stopping" in log.read_text()
+
+
+def ready(log: Path, up: subprocess.Popen[bytes]) -> bool | None:
+    """Return whether `poe up` has printed where everything is."""
+    assert up.poll() is None, log.read_text()
+    return "Ctrl-C" in log.read_text() or None
+
+
+def process_of(prefect: Prefect, run: str) -> psutil.Process | None:
+    """Return the process of a run that is under way."""
+    found = prefect.get(f"/flow_runs/{run}")
+    if found["state_type"] != "RUNNING" or not found["infrastructure_pid"]:
+        return None
+    return psutil.Process(int(found["infrastructure_pid"].rpartition(":")[2]))
+
+
+def test_deployments_are_there_and_documented(stack: Stack) -> None:
+    for name in ("training", "inference"):
+        deployment = stack.prefect.deployment(name)
+        assert deployment["description"]
+        assert set(deployment["tags"]) == {"flight-delays", name}
+        assert deployment["global_concurrency_limit"]["limit"] == 1
+        assert "partition" in deployment["parameter_openapi_schema"]["properties"]
+    assert stack.prefect.deployment("training")["schedules"] == []
+
+
+def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+    run = stack.prefect.launch("training", partition="2013-01-31")
+    assert stack.prefect.result(run)["state_name"] == "Completed"
+
+    def recorded() -> bool | None:
+        done = [
+            one for one in stack.prefect.tasks(run).values() if one["state_name"] == "Completed"
+        ]
+        return len(done) == 12 or None
+
+    wait_for(recorded, 20, "the tasks to be recorded")
+    trained = {f"train {name}" for name in ("linear", "random_forest", "xgboost")}
+    assert set(stack.prefect.tasks(run)) >= {*trained, "promote", "report"}
+    artifacts = stack.prefect.find("artifacts", artifacts={"flow_run_id": {"any_": [run]}})
+    kept = {artifact["key"]: f"{artifact['data']}" for artifact in artifacts}
+    assert set(kept) == {"challenger", "training-report", "training-mlflow"}
+    assert "roc_auc" in kept["challenger"]
+
+    mlflow = stack.project.mlflow()
+    [parent] = runs_of(mlflow, "training")
+    assert parent["status"] == "FINISHED"
+    assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
+    assert parent["tags"]["pipeline.engine_url"] == f"{stack.prefect.address}/runs/flow-run/{run}"
+    assert parent["id"] in kept["training-mlflow"]
+    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    assert mlflow["aliases"] == {"champion": 1}
+    # One message a channel: the new champion.
+    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
+    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
+    # The engine makes no difference to the result.
+    assert training_result(mlflow) == training_result(stack.project.run_alone("2013-01-31"))
+
+
+def test_the_schedule_is_set_and_backfill_runs_by_partition(stack: Stack) -> None:
+    deployment = stack.prefect.deployment("inference")
+    [schedule] = deployment["schedules"]
+    assert schedule["active"]
+    assert schedule["schedule"]["cron"] == "0 6 * * *"
+
+    days = ["2013-02-01", "2013-02-02"]
+    backfill = (f"{stack.project.package}.engine.prefect", "backfill", "inference")
+    address = {"PREFECT_API_URL": f"{stack.prefect.address}/api"}
+    stack.project.run("python", "-m", *backfill, days[0], days[-1], variables=address)
+    predictions = stack.project.path / "var" / "artifacts" / "predictions"
+
+    def scored() -> bool | None:
+        return all((predictions / f"{day}.parquet").exists() for day in days) or None
+
+    wait_for(scored, 200, "two backfilled days")
+    runs = stack.prefect.find(
+        "flow_runs",
+        deployments={"id": {"any_": [deployment["id"]]}},
+        flow_runs={"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+    )
+    assert sorted(run["name"] for run in runs) == [f"inference {day}" for day in days]
+    for run in runs:
+        assert stack.prefect.result(run["id"])["state_name"] == "Completed"
+    waiting = stack.prefect.find(
+        "flow_runs",
+        deployments={"id": {"any_": [deployment["id"]]}},
+        flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}},
+    )
+    assert waiting
+    assert all(run["auto_scheduled"] for run in waiting)
+
+
+def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack) -> None:
+    path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    before = stack.project.mlflow()
+    try:
+        # Without a partition a manual run takes the newest.
+        run = stack.prefect.launch("training")
+        assert stack.prefect.result(run)["state_name"] == "Failed"
+    finally:
+        path.write_bytes(good)
+
+    tasks = stack.prefect.tasks(run)
+    assert [name for name, task in tasks.items() if task["state_name"] == "Failed"] == ["ingest"]
+    assert tasks["ingest"]["run_count"] == 1
+    assert tasks["report"]["state_name"] == "Completed"
+    after = stack.project.mlflow()
+    assert after["aliases"] == before["aliases"]
+    assert after["versions"] == before["versions"]
+    assert runs_of(after, "training")[0]["status"] == "FAILED"
+
+    [posted] = stack.slack.bodies[slack:]
+    [mailed] = stack.mail.messages[mail:]
+    plain = mailed.get_body(("plain",))
+    assert plain is not None
+    for text in (posted.decode(), plain.get_content()):
+        for fact in ("Flight Delays", "ingest", "unreadable_file", "2013-02-07"):
+            assert fact in text
+    assert f"{stack.prefect.address}/runs/task-run/{tasks['ingest']['id']}" in posted.decode()
+    assert "Data rejected" in mailed["Subject"]
+
+
+def test_a_flaky_task_and_a_killed_run_recover(stack: Stack) -> None:
+    slack = len(stack.slack.bodies)
+    with fault(stack.project, "random_forest", FAILS_ONCE):
+        run = stack.prefect.launch("training", partition="2013-02-03")
+
+        def training_process() -> psutil.Process | None:
+            tasks = stack.prefect.tasks(run)
+            tried = tasks.get("train random_forest", {"run_count": 0})["run_count"]
+            return process_of(stack.prefect, run) if tried else None
+
+        wait_for(training_process, 120, "a candidate to be trained").kill()
+        ended = stack.prefect.result(run)
+
+    assert ended["state_name"] == "Completed"
+    assert ended["run_count"] == 2
+    mlflow = stack.project.mlflow()
+    parent = runs_of(mlflow, "training")[0]
+    # The same MLflow run, continued.
+    assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
+    assert parent["status"] == "FINISHED"
+    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
+    # A try that is followed by another is no failure: at most a new champion is told of.
+    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+
+
+def test_a_stage_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
+    slack = len(stack.slack.bodies)
+    stack.project.edit_config("stage_timeout_minutes = 30", "stage_timeout_minutes = 0.25")
+    try:
+        with fault(stack.project, "linear", HANGS):
+            run = stack.prefect.launch("training", partition="2013-02-02")
+            assert stack.prefect.result(run, "Crashed")
+    finally:
+        stack.project.edit_config("stage_timeout_minutes = 0.25", "stage_timeout_minutes = 30")
+
+    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
+    [posted] = stack.slack.bodies[slack:]
+    for fact in ("StageTimeout", "train-linear", "2013-02-02"):
+        assert fact in posted.decode()
+
+
+def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
+    # Every run reads the settings anew: from here on any difference counts as drift.
+    stack.project.edit_config("max_psi = 0.1 ", "max_psi = 1e-9 ")
+    slack = len(stack.slack.bodies)
+    run = stack.prefect.launch("inference", partition="2013-02-04")
+    assert stack.prefect.result(run)["state_name"] == "Completed"
+
+    def started() -> dict[str, Any] | None:
+        runs = stack.prefect.find("flow_runs", flows={"name": {"any_": ["training"]}})
+        by = {(run["created_by"] or {}).get("type"): run for run in runs}
+        return by.get("AUTOMATION")
+
+    training = wait_for(started, 60, "a training run that monitoring asked for")
+    assert training["parameters"] == {"partition": "2013-02-04"}
+    assert stack.prefect.result(training["id"])["state_name"] == "Completed"
+    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
+    assert len(told) == 1
+    assert "2013-02-04" in told[0]
+    trained = runs_of(stack.project.mlflow(), "training")[0]
+    assert trained["tags"]["pipeline.run_key"] == f"training-{training['id']}"
+    assert trained["tags"]["pipeline.partition"] == "2013-02-04"
