@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..platform import workers
 from . import servers
 from .runs import key_of_run
 from .servers import Server, out
@@ -66,6 +65,7 @@ def migrate(home: Path) -> None:
 def run(pipeline: str = "training", partition: str | None = None) -> None:
     """Run a whole DAG in this process, task by task, with Airflow's own task runner."""
     home = configure_environment()
+    servers.refuse_unshared_state()
     migrate(home)
     from airflow.dag_processing.dagbag import DagBag
 
@@ -107,7 +107,7 @@ def services() -> list[Server]:
 def up() -> None:
     """Start Airflow and the MLflow UI; Ctrl-C stops them with all their children."""
     home = configure_environment()
-    workers.require_shared_state()
+    servers.refuse_unshared_state()
     migrate(home)
     address = os.environ["AIRFLOW__API__BASE_URL"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-from ..platform import workers
 from ..platform.errors import SettingsError
+from . import servers
 from .airflow import configure_environment
 
 # What the scheduler's machine and every worker must have in common.
@@ -22,10 +22,11 @@ def worker() -> None:
     """Work on tasks until Ctrl-C; becomes the Celery worker.
 
     Raises:
-        SettingsError: Workers share no artefacts or MLflow, or a variable of Airflow is not set.
+        SettingsError: A variable of Airflow is not set.
+        SystemExit: Workers share no artefacts or MLflow.
     """
     configure_environment()
-    workers.require_shared_state()
+    servers.refuse_unshared_state()
     missing = [name for name in REQUIRED if not os.environ.get(name)]
     if missing:
         raise SettingsError(f"set in .env, as .env.example shows: {', '.join(missing)}")

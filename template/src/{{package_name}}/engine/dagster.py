@@ -117,9 +117,9 @@ def _instance() -> dict[str, object]:
 def run(pipeline: str = "training", partition: str | None = None) -> None:
     """Run a whole job, its steps in processes of this machine."""
     configure_environment()
-    from ..platform.workers import require_shared_state
+    from .servers import refuse_unshared_state
 
-    require_shared_state()
+    refuse_unshared_state()
     # Whatever a deployment does, here the steps are processes of this machine.
     os.environ["PIPELINE_WORKERS__DISTRIBUTED"] = "false"
     load_settings.cache_clear()
@@ -163,10 +163,9 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 def up() -> None:
     """Start Dagster's webserver, daemon and code server, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
-    from ..platform.workers import require_shared_state
-    from .servers import Server, mlflow, mlflow_address, serve
+    from .servers import Server, mlflow, mlflow_address, refuse_unshared_state, serve
 
-    require_shared_state()
+    refuse_unshared_state()
     distributed = load_settings().workers.distributed
     if distributed:
         _workers().require_variables()

@@ -11,8 +11,8 @@ from typing import Any
 import dagster as dg
 from dagster_celery import celery_executor
 
-from ..platform import workers
 from ..platform.errors import SettingsError
+from . import servers
 from .dagster import configure_environment
 
 BROKER = "DAGSTER_CELERY_BROKER_URL"
@@ -42,10 +42,11 @@ def worker() -> None:
     """Work on steps until Ctrl-C; becomes the Celery worker.
 
     Raises:
-        SettingsError: Workers share no artefacts or MLflow, or a variable is not set.
+        SettingsError: A variable is not set.
+        SystemExit: Workers share no artefacts or MLflow.
     """
     configure_environment()
-    workers.require_shared_state()
+    servers.refuse_unshared_state()
     require_variables()
     file = Path(os.environ["DAGSTER_HOME"]) / "celery.yaml"
     # JSON is YAML.

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from ..platform import workers
 from ..platform.paths import project_root
 from . import kubeflow_step, servers
 from .runs import key_of_run
@@ -46,6 +45,7 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
         SystemExit: The run failed.
     """
     root = servers.base_environment()
+    servers.refuse_unshared_state()
     if "python3" in str(root):
         raise SystemExit(f"move the project: kfp.local replaces 'python3' in paths like {root}")
     from kfp import local
@@ -101,7 +101,7 @@ def up() -> None:
     Kubeflow itself runs on Kubernetes only; without a cluster use `uv run poe run`.
     """
     servers.base_environment()
-    workers.require_shared_state()
+    servers.refuse_unshared_state()
     files = compile_pipelines()
     if os.environ.get("KFP_ENDPOINT"):
         from .kubeflow_cluster import publish

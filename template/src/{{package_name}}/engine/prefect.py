@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ..platform import workers
 from ..platform.settings import load_settings
 from . import servers
 from .runs import key_of_run
@@ -69,6 +68,7 @@ def configure_environment() -> Path:
 def run(pipeline: str = "training", partition: str | None = None) -> None:
     """Run a whole flow in this process; Prefect's API is served for as long as it lives."""
     root = configure_environment()
+    servers.refuse_unshared_state()
     wait_for_api = _serve_api(root)
     from prefect.flows import load_flow_from_entrypoint
 
@@ -136,7 +136,7 @@ def api_answers(address: str) -> bool:
 def up() -> None:
     """Start Prefect's server, one worker of the pool, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
-    workers.require_shared_state()
+    servers.refuse_unshared_state()
     port = os.environ["PREFECT_SERVER_API_PORT"]
     address = f"http://127.0.0.1:{port}"
     started = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..platform.errors import SettingsError
-from ..platform.workers import require_shared_state
+from . import servers
 from .prefect import become_worker, configure_environment, wait_for_server
 
 
@@ -32,7 +32,7 @@ def require_server() -> str:
 def worker() -> None:
     """Become one worker of the pool, as soon as the server answers."""
     address = require_server()
-    require_shared_state()
+    servers.refuse_unshared_state()
     wait_for_server(address)
     become_worker()
 

@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..platform import tracking
+from ..platform.errors import SettingsError
 from ..platform.paths import project_root
 from ..platform.settings import load_environment
+from ..platform.workers import require_shared_state
 
 Children: TypeAlias = dict[str, subprocess.Popen[bytes]]
 
@@ -65,6 +67,18 @@ def base_environment() -> Path:
     if folder not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return root
+
+
+def refuse_unshared_state() -> None:
+    """End with a sentence where workers would not find each other's results.
+
+    Raises:
+        SystemExit: See `require_shared_state`.
+    """
+    try:
+        require_shared_state()
+    except SettingsError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def mlflow() -> list[Server]:

@@ -11,9 +11,11 @@ def require_shared_state() -> None:
     """Check that distributed workers share what they write.
 
     Raises:
-        SettingsError: The artefacts or MLflow's runs would go to one machine's disk.
+        SettingsError: The artefacts or MLflow's runs would go to one machine's disk, or the
+            project's MLflow server is not named.
     """
     settings = load_settings()
+    uri = tracking.tracking_uri()
     if not settings.workers.distributed:
         return
     problems = []
@@ -23,7 +25,6 @@ def require_shared_state() -> None:
             f"[storage] root is '{root}', a folder of one machine: set it to object storage, like "
             "PIPELINE_STORAGE__ROOT=s3://bucket/artifacts"
         )
-    uri = tracking.tracking_uri()
     if not uri.startswith("http"):
         problems.append(
             f"MLflow is '{uri}', a file of one machine: set MLFLOW_TRACKING_URI to a server"
