@@ -168,7 +168,7 @@ def test_switching(moving: Moving, old: str, new: str) -> None:
     commit(project, f"Move to {new}")
     project.run("ruff", "check")
     project.run("ruff", "format", "--check")
-    project.run("pytest", "-x", *tests_of(project, new))
+    project.run("pytest", "-x", *own_tests(project, new))
 
     # A run on the new engine continues the history: the same model, so no second version.
     project.run("poe", "run", "--partition", "2013-01-30")
@@ -202,7 +202,7 @@ def has(project: Project, engine: str) -> bool:
     return all(path.exists() for path in own_files(project, engine))
 
 
-def tests_of(project: Project, engine: str) -> list[str]:
+def own_tests(project: Project, engine: str) -> list[str]:
     """Return the tests that an engine brings, the guards, and the team's own.
 
     The whole suite runs for each scaffold; what a move can break is the engine.
