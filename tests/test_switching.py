@@ -48,6 +48,7 @@ MINE = {
     "dags/cleanup.py": '''"""Our own DAG."""
 
 from airflow.sdk import dag, task
+
 from flight_delays.engine.airflow_dag import DEFAULT_ARGS
 
 
