@@ -91,6 +91,9 @@ def _deployments(root: Path) -> Iterator[Check]:
     import yaml
 
     file = root / "prefect.yaml"
+    # Who deploys by other means may have removed it.
+    if not file.exists():
+        return
     try:
         entries = yaml.safe_load(file.read_text())["deployments"]
         entrypoints = {entry["name"]: entry["entrypoint"] for entry in entries}
