@@ -259,7 +259,7 @@ def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: S
     def scored() -> bool | None:
         return all((predictions / f"{day}.parquet").exists() for day in days) or None
 
-    wait_for(scored, 200, "two backfilled days")
+    wait_for(scored, 500, "two backfilled days")
     runs = stack.dagster.runs("inference")
     assert sorted(run["tags"]["dagster/partition"] for run in runs) == days
     for run in runs:
