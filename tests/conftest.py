@@ -89,8 +89,3 @@ def git(folder: Path, *arguments: str) -> str:
         ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
     )
     return done.stdout
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest story, so that no lane is left waiting for it at the end."""
-    items.sort(key=lambda item: "test_switching" not in item.nodeid)

@@ -151,13 +151,27 @@ def find_python(version: str) -> str:
     return version
 
 
+def runs_of(mlflow: dict[str, Any], pipeline: str) -> list[dict[str, Any]]:
+    """Return the parent runs of a pipeline, newest first."""
+    return [run for run in mlflow["runs"] if run["tags"].get("pipeline.name") == pipeline]
+
+
+def children_of(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the candidates' runs below a parent, by candidate."""
+    return {
+        run["params"]["candidate"]: run
+        for run in mlflow["runs"]
+        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+    }
+
+
 def training_result(mlflow: dict[str, Any]) -> dict[str, Any]:
     """Return what the newest training run led to, which must not depend on the engine.
 
     The metrics of the challenger, each candidate's score and parameters, and the fingerprint of
     the data they learned from.
     """
-    parent = next(run for run in mlflow["runs"] if run["tags"].get("pipeline.name") == "training")
+    parent = runs_of(mlflow, "training")[0]
     measured = {
         name: value
         for name, value in parent["metrics"].items()
@@ -165,13 +179,12 @@ def training_result(mlflow: dict[str, Any]) -> dict[str, Any]:
         if name.startswith(("holdout_", "rows."))
     }
     candidates = {
-        run["params"]["candidate"]: (
+        name: (
             run["inputs"],
             run["params"],
-            {name: value for name, value in run["metrics"].items() if "seconds" not in name},
+            {metric: value for metric, value in run["metrics"].items() if "seconds" not in metric},
         )
-        for run in mlflow["runs"]
-        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+        for name, run in children_of(mlflow, parent).items()
     }
     assert candidates
     return {"metrics": measured, "candidates": candidates}

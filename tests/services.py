@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -206,6 +206,20 @@ def mlflow_server(
     with running(command, log, cwd=folder, environment=variables) as process:
         wait_for_http(f"{address}/health", process, log)
         yield address
+
+
+@contextmanager
+def shared_state(python: str, folder: Path) -> Iterator[tuple[Postgres, dict[str, str]]]:
+    """Run what all workers share: PostgreSQL, an S3 service, and MLflow on both.
+
+    Yields:
+        The database server, and the variables of a distributed project.
+    """
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres(folder / "postgres"))
+        files = stack.enter_context(s3(folder))
+        server = mlflow_server(python, folder, files, database.create("mlflow"))
+        yield database, {**files, "MLFLOW_TRACKING_URI": stack.enter_context(server)}
 
 
 def wait_for_http(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

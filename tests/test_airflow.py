@@ -6,29 +6,23 @@ One server serves all tests of this module; they run in their order, as one stor
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import ssl
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-import trustme
-from receivers import Mailbox, Webhook, free_port, mailbox, webhook
+from receivers import Mailbox, Webhook, free_port
 
 from .faults import FAILS_ONCE, HANGS, fault
-from .projects import Project, make_installed_project
+from .projects import Project, children_of, make_installed_project, runs_of
+from .stories import QUICK, running, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("airflow")]
-
-T = TypeVar("T")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TRAINING, INFERENCE = "flight_delays_training", "flight_delays_inference"
 
@@ -96,106 +90,41 @@ class Stack:
     mail: Mailbox
 
 
-def wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
-    """Return what `probe` finds as soon as it finds something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := probe()) is not None:
-            return found
-        time.sleep(1)
-    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
-
-
 @pytest.fixture(scope="module")
 def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run `poe up` of a default project that reports to a local webhook and mail server."""
+    """Run `poe up` of a default project."""
     project = make_installed_project(sources, tmp_path_factory.mktemp("standalone"))
-    config = project.path / "config" / "pipeline.toml"
-    text = config.read_text()
-    for old, new in {
-        "trials = 5 ": "trials = 2 ",
-        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
-        "retries = 2": "retries = 1",
+    config = QUICK | {
         "stage_timeout_minutes = 30": "stage_timeout_minutes = 0.75",
-        "wait_interval_seconds = 60": "wait_interval_seconds = 2",
-        'inference = "" ': 'inference = "0 6 * * *" ',
         "start_date = 2013-01-01": "start_date = 2013-02-01",
         "catchup = false": "catchup = true",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    config.write_text(text)
-
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(project.path / "ca.pem"))
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    with webhook() as slack, mailbox("starttls", server_context) as mail:
-        environment = {
-            "SLACK_WEBHOOK_URL": slack.url,
-            "SMTP_HOST": "localhost",
-            "SMTP_PORT": f"{mail.port}",
-            "SMTP_FROM": "pipeline@example.org",
-            "SMTP_TO": "team@example.org",
-            "SMTP_CA_FILE": str(project.path / "ca.pem"),
-            "MLFLOW_PORT": f"{free_port()}",
-            "AIRFLOW__API__PORT": f"{free_port()}",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "true",
-        }
-        lines = [f"{name}={value}" for name, value in environment.items()]
-        (project.path / ".env").write_text("\n".join(lines) + "\n")
-        log = project.path / "up.log"
-        with log.open("w") as stream:
-            up = subprocess.Popen(
-                ["uv", "run", "--python", project.python, "poe", "up"],
-                cwd=project.path,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        family: list[psutil.Process] = []
-        try:
-            wait_for(lambda: log_in(log, up), 240, "poe up to print the log-in")
-            family = psutil.Process(up.pid).children(recursive=True)
-            yield Stack(project, Airflow(_client(log, environment)), slack, mail)
-        finally:
-            os.killpg(up.pid, signal.SIGINT)
-            up.wait(timeout=60)
-        # Ctrl-C stops every child; whatever is left over would fail the next run on its port.
-        _, alive = psutil.wait_procs(family, timeout=20)
-        assert alive == []
-        assert "stopping" in log.read_text()
+    }
+    port = f"{free_port()}"
+    variables = {
+        "AIRFLOW__API__PORT": port,
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "true",
+    }
+    with running(project, config, variables, is_ready=log_in) as story:
+        yield Stack(project, Airflow(open_client(story.log, port)), story.slack, story.mail)
 
 
 def log_in(log: Path, up: subprocess.Popen[bytes]) -> str | None:
+    """Return the password of the log-in that `poe up` prints."""
     assert up.poll() is None, log.read_text()
     found = re.search(r"admin / (\S+)", log.read_text())
     return found[1] if found else None
 
 
-def _client(log: Path, environment: dict[str, str]) -> httpx.Client:
+def open_client(log: Path, port: str) -> httpx.Client:
+    """Return a client of the REST interface, logged in as `poe up` says."""
     found = re.search(r"admin / (\S+)", log.read_text())
     assert found
-    address = f"http://127.0.0.1:{environment['AIRFLOW__API__PORT']}"
+    address = f"http://127.0.0.1:{port}"
     token = httpx.post(
         f"{address}/auth/token", json={"username": "admin", "password": found[1]}, timeout=60
     )
     headers = {"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"}
     return httpx.Client(base_url=f"{address}/api/v2", headers=headers, timeout=60)
-
-
-def runs_of(mlflow: dict[str, Any], pipeline: str) -> list[dict[str, Any]]:
-    """Return the parent runs of a pipeline, newest first."""
-    return [run for run in mlflow["runs"] if run["tags"].get("pipeline.name") == pipeline]
-
-
-def children_of(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the candidates' runs below a parent, by candidate."""
-    return {
-        run["params"]["candidate"]: run
-        for run in mlflow["runs"]
-        if run["tags"].get("mlflow.parentRunId") == parent["id"]
-    }
 
 
 def test_dags_are_there_and_documented(stack: Stack) -> None:

@@ -6,10 +6,6 @@ One server serves all tests of this module; they run in their order, as one stor
 from __future__ import annotations
 
 import json
-import os
-import signal
-import ssl
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +14,19 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import trustme
-from receivers import Mailbox, Webhook, free_port, mailbox, webhook
+from receivers import Mailbox, Webhook, free_port
 
 from .faults import FAILS_ONCE, HANGS, fault
-from .projects import Project, make_installed_project, training_result
-from .test_airflow import children_of, runs_of, wait_for
+from .projects import (
+    Project,
+    children_of,
+    make_installed_project,
+    runs_of,
+    training_result,
+)
+from .stories import QUICK, running, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dagster")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 REPOSITORY = {
     "repositoryLocationName": "flight_delays.definitions",
@@ -132,67 +133,16 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run `poe up` of a Dagster project that reports to a local webhook and mail server."""
+    """Run `poe up` of a Dagster project; it is stopped in the middle of a run."""
     folder = tmp_path_factory.mktemp("dagster")
     project = make_installed_project(sources, folder / "project", orchestrator="dagster")
-    for old, new in {
-        "trials = 5 ": "trials = 2 ",
-        "retry_delay_seconds = 30": "retry_delay_seconds = 1",
-        "retries = 2": "retries = 1",
-        "wait_interval_seconds = 60": "wait_interval_seconds = 2",
-        'inference = "" ': 'inference = "0 6 * * *" ',
-    }.items():
-        project.edit_config(old, new)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(project.path / "ca.pem"))
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    with webhook() as slack, mailbox("starttls", server_context) as mail:
-        port = free_port()
-        environment = {
-            "SLACK_WEBHOOK_URL": slack.url,
-            "SMTP_HOST": "localhost",
-            "SMTP_PORT": f"{mail.port}",
-            "SMTP_FROM": "pipeline@example.org",
-            "SMTP_TO": "team@example.org",
-            "SMTP_CA_FILE": str(project.path / "ca.pem"),
-            "MLFLOW_PORT": f"{free_port()}",
-            "DAGSTER_PORT": f"{port}",
-        }
-        lines = [f"{name}={value}" for name, value in environment.items()]
-        (project.path / ".env").write_text("\n".join(lines) + "\n")
-        log = project.path / "up.log"
-        with log.open("w") as stream:
-            up = subprocess.Popen(
-                ["uv", "run", "--python", project.python, "poe", "up"],
-                cwd=project.path,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    port = free_port()
+    with running(project, QUICK, {"DAGSTER_PORT": f"{port}"}) as story:
         dagster = Dagster(f"http://127.0.0.1:{port}")
-        family: list[psutil.Process] = []
-        try:
-            wait_for(lambda: ready(log, up), 240, "poe up to print the addresses")
-            yield Stack(project, dagster, slack, mail)
-            # Ctrl-C in the middle of a run.
-            run = dagster.launch("training", "2013-01-31")
-            wait_for(lambda: dagster.events(run, "StepWorkerStartedEvent") or None, 60, "a step")
-            family = psutil.Process(up.pid).children(recursive=True)
-        finally:
-            os.killpg(up.pid, signal.SIGINT)
-            up.wait(timeout=60)
-        # Whatever is left over would fail the next start on its port.
-        _, alive = psutil.wait_procs(family, timeout=20)
-        assert alive == []
-        assert len(family) > 5
-        assert "stopping" in log.read_text()
-
-
-def ready(log: Path, up: subprocess.Popen[bytes]) -> bool | None:
-    """Return whether `poe up` has printed where everything is."""
-    assert up.poll() is None, log.read_text()
-    return "Ctrl-C" in log.read_text() or None
+        yield Stack(project, dagster, story.slack, story.mail)
+        run = dagster.launch("training", "2013-01-31")
+        wait_for(lambda: dagster.events(run, "StepWorkerStartedEvent") or None, 60, "a step")
+        assert len(story.family()) > 5
 
 
 def test_definitions_are_there_and_what_must_run_runs(stack: Stack) -> None:

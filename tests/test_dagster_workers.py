@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,15 +12,11 @@ import pytest
 from receivers import free_port
 
 from . import services
-from .projects import Project, make_installed_project, training_result
-from .test_airflow import children_of, runs_of, wait_for
-from .test_dagster import Dagster, ready
+from .projects import Project, make_installed_project
+from .stories import assert_two_workers_trained, ready, wait_for
+from .test_dagster import Dagster
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("dagster-workers"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass
@@ -42,16 +37,11 @@ def fleet(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     project = make_installed_project(sources, folder / "project", **answers)
     project.edit_config("trials = 5 ", "trials = 2 ")
     with ExitStack() as stack:
-        database = stack.enter_context(services.postgres(folder / "postgres"))
+        database, shared = stack.enter_context(services.shared_state(project.python, folder))
         broker = stack.enter_context(services.redis(folder))
-        s3 = stack.enter_context(services.s3(folder))
-        mlflow = stack.enter_context(
-            services.mlflow_server(project.python, folder, s3, database.create("mlflow"))
-        )
         port = free_port()
         project.environment = {
-            **s3,
-            "MLFLOW_TRACKING_URI": mlflow,
+            **shared,
             "DAGSTER_PORT": f"{port}",
             "DAGSTER_POSTGRES_URL": f"postgresql+psycopg2://{database.create('dagster')}",
             "DAGSTER_CELERY_BROKER_URL": broker,
@@ -83,15 +73,4 @@ def fleet(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 def test_both_workers_work_and_the_result_is_that_of_one_machine(fleet: Fleet) -> None:
     run = fleet.dagster.launch("training", "2013-01-31")
     assert fleet.dagster.result("training", run) == "SUCCESS"
-
-    found = fleet.project.mlflow()
-    assert found["aliases"] == {"champion": 1}
-    [parent] = runs_of(found, "training")
-    assert parent["status"] == "FINISHED"
-    assert set(children_of(found, parent)) == {"linear", "random_forest", "xgboost"}
-    done = [re.findall(r"succeeded in", log.read_text()) for log in fleet.logs]
-    assert all(done), [log.read_text()[-2000:] for log in fleet.logs]
-    # Nothing that steps share was written to this machine's disk.
-    assert not (fleet.project.path / "var" / "artifacts").exists()
-    assert not (fleet.project.path / "var" / "mlflow").exists()
-    assert training_result(found) == training_result(fleet.project.run_alone("2013-01-31"))
+    assert_two_workers_trained(fleet.project, fleet.logs)

@@ -12,7 +12,7 @@ import pytest
 
 from .projects import Project, make_installed_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("guards")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PACKAGE = "src/flight_delays"
 # The guard, the file to break, what is in it, and what takes its place.

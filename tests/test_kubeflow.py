@@ -22,7 +22,7 @@ import pytest
 import yaml
 from receivers import Mailbox, Webhook, mailbox, webhook
 
-from .projects import Project, make_installed_project
+from .projects import Project, children_of, make_installed_project, runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -58,8 +58,7 @@ class Stack:
 
     def parents(self, pipeline: str) -> list[dict[str, Any]]:
         """Return the MLflow runs of a pipeline, newest first."""
-        runs = self.project.mlflow()["runs"]
-        return [run for run in runs if run["tags"].get("pipeline.name") == pipeline]
+        return runs_of(self.project.mlflow(), pipeline)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +113,8 @@ def misbehave(features: Path, code: str) -> None:
 def learned(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
     """Return what the candidates of a run learned from, and how well, by candidate."""
     return {
-        run["params"]["candidate"]: (run["inputs"], run["metrics"]["validation_roc_auc"])
-        for run in mlflow["runs"]
-        if run["tags"].get("mlflow.parentRunId") == parent["id"]
+        name: (run["inputs"], run["metrics"]["validation_roc_auc"])
+        for name, run in children_of(mlflow, parent).items()
     }
 
 

@@ -15,11 +15,17 @@ import pytest
 from receivers import free_port
 
 from . import services
-from .projects import Project, make_installed_project, training_result
-from .test_airflow import children_of, runs_of, wait_for
+from .projects import (
+    Project,
+    children_of,
+    make_installed_project,
+    runs_of,
+    training_result,
+)
+from .stories import wait_for
 from .test_prefect import Prefect, process_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass
@@ -47,14 +53,9 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     port = free_port()
     python = str(project.path / ".venv" / "bin" / "python")
     with contextlib.ExitStack() as stack:
-        postgres = stack.enter_context(services.postgres(folder / "postgres"))
-        s3 = stack.enter_context(services.s3(folder))
-        mlflow = stack.enter_context(
-            services.mlflow_server(project.python, folder, s3, postgres.create("mlflow"))
-        )
+        database, shared = stack.enter_context(services.shared_state(project.python, folder))
         project.environment = {
-            **s3,
-            "MLFLOW_TRACKING_URI": mlflow,
+            **shared,
             "PIPELINE_WORKERS__DISTRIBUTED": "true",
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
@@ -68,7 +69,7 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                     "DO_NOT_TRACK": "true",
                     "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
-                        f"postgresql+asyncpg://{postgres.create('prefect')}"
+                        f"postgresql+asyncpg://{database.create('prefect')}"
                     ),
                 },
             )

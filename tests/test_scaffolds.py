@@ -88,14 +88,7 @@ def test_an_unsupported_combination_is_refused_and_listed(
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(
-            path,
-            marks=[
-                *([] if path.stem == "default" else [pytest.mark.slow]),
-                pytest.mark.xdist_group(path.stem),
-            ],
-            id=path.stem,
-        )
+        pytest.param(path, marks=[] if path.stem == "default" else pytest.mark.slow, id=path.stem)
         for path in SCAFFOLDS
     ],
 )

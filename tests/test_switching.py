@@ -19,7 +19,7 @@ from .conftest import git
 from .projects import Project, make_installed_project, training_result
 from .test_questions import CONFIG, QUESTIONS, choices
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("switching")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ENGINES: list[str] = choices(QUESTIONS["orchestrator"])
 # Each move once, each begins where the last one ended.
