@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import pkgutil
 import platform
 import queue
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 15.0
 TOTAL_SECONDS = 25.0
+_PROCESS_SECONDS = 14.0
 _LONGEST_DETAIL = 600
 _PASSED, _ADVICE, _FAILED = ("✓", "green"), ("!", "yellow"), ("✗", "red")
 
@@ -99,6 +103,33 @@ def render(checks: Sequence[Check]) -> Table:
 def exit_status(checks: Sequence[Check]) -> int:
     """Return 1 when a check failed, else 0; advice does not count."""
     return 0 if all(check.ok for check in checks) else 1
+
+
+def checks_of_process(module: str) -> list[Check]:
+    """Return the checks that `python -m` a module prints as JSON in its last line.
+
+    Engines read the environment and take over logging when they are imported.
+
+    Raises:
+        RuntimeError: The process failed; holds its last lines.
+        subprocess.TimeoutExpired: It took too long.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        capture_output=True,
+        text=True,
+        timeout=_PROCESS_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip()[-400:])
+    return [Check(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+
+
+def print_checks(checks: Iterable[Check]) -> None:
+    """Print checks for `checks_of_process`."""
+    found = [asdict(check) for check in checks]
+    print(json.dumps(found))
 
 
 def port_state(port: int, health: str, answer: str) -> str:

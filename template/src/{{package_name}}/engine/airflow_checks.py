@@ -6,18 +6,12 @@ process of its own: `python -m` this module prints the checks as JSON.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from ..doctor import Check, port_state
+from ..doctor import Check, checks_of_process, port_state, print_checks
 from .airflow import configure_environment
-
-_LIMIT_SECONDS = 14.0
 
 
 def checks() -> list[Check]:
@@ -27,16 +21,8 @@ def checks() -> list[Check]:
         RuntimeError: Airflow cannot be imported or configured; holds its last lines.
         subprocess.TimeoutExpired: It took too long.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip()[-400:])
-    return [_port()] + [Check(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+    engine = checks_of_process(__name__)
+    return [_port(), *engine]
 
 
 def _port() -> Check:
@@ -93,5 +79,4 @@ def _dags() -> Iterator[Check]:
 
 if __name__ == "__main__":
     configure_environment()
-    found = [asdict(one) for one in _inspect()]
-    print(json.dumps(found))
+    print_checks(_inspect())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -20,16 +19,11 @@ from airflow.sdk import (
 )
 
 from ..platform.errors import PipelineError
-from ..platform.paths import config_file, project_root
+from .config import LIMITS, PROJECT, SCHEDULE
 from .runs import key_of_run, timed_out
 
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
-
-CONFIG = tomllib.loads(config_file(project_root()).read_text())
-PROJECT = CONFIG.get("project", {})
-SCHEDULE = CONFIG.get("schedule", {})
-LIMITS = CONFIG.get("limits", {})
 
 # Emitted when a new champion is crowned; other teams' DAGs may be scheduled on it.
 CHAMPION = Asset(f"{PROJECT.get('slug', 'pipeline')}-champion")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 
-from ..platform.errors import SettingsError
 from . import servers
 from .airflow import configure_environment
 
@@ -27,9 +26,7 @@ def worker() -> None:
     """
     configure_environment()
     servers.refuse_unshared_state()
-    missing = [name for name in REQUIRED if not os.environ.get(name)]
-    if missing:
-        raise SettingsError(f"set in .env, as .env.example shows: {', '.join(missing)}")
+    servers.require_variables(REQUIRED)
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.

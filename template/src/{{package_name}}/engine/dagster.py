@@ -163,12 +163,19 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 def up() -> None:
     """Start Dagster's webserver, daemon and code server, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
-    from .servers import Server, mlflow, mlflow_address, refuse_unshared_state, serve
+    from .servers import (
+        Server,
+        mlflow,
+        mlflow_address,
+        refuse_unshared_state,
+        require_variables,
+        serve,
+    )
 
     refuse_unshared_state()
     distributed = load_settings().workers.distributed
     if distributed:
-        _workers().require_variables()
+        require_variables(_workers().REQUIRED)
     port = os.environ["DAGSTER_PORT"]
     # It starts the daemon and the code server, which webserver and daemon share.
     command = ["dagster", "dev", "--module-name", DEFINITIONS, "--host", "127.0.0.1"]

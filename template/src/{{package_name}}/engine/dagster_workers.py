@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 from dagster_celery import celery_executor
 
-from ..platform.errors import SettingsError
 from . import servers
 from .dagster import configure_environment
 
@@ -27,17 +26,6 @@ def executor() -> dg.ExecutorDefinition:
     return celery_executor.configured(CELERY)
 
 
-def require_variables() -> None:
-    """Check that this machine can talk to the others.
-
-    Raises:
-        SettingsError: A variable is not set.
-    """
-    missing = [name for name in REQUIRED if not os.environ.get(name)]
-    if missing:
-        raise SettingsError(f"set in .env, as .env.example shows: {', '.join(missing)}")
-
-
 def worker() -> None:
     """Work on steps until Ctrl-C; becomes the Celery worker.
 
@@ -47,7 +35,7 @@ def worker() -> None:
     """
     configure_environment()
     servers.refuse_unshared_state()
-    require_variables()
+    servers.require_variables(REQUIRED)
     file = Path(os.environ["DAGSTER_HOME"]) / "celery.yaml"
     # JSON is YAML.
     file.write_text(json.dumps({"execution": {"config": CELERY}}))

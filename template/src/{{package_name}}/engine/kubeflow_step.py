@@ -26,6 +26,7 @@ from ..platform.deadline import EXIT_CODE
 from ..platform.errors import BadInput, MissingPartitions, PipelineError
 from ..platform.logs import get_logger, setup_logging
 from ..platform.settings import load_settings
+from ..platform.stage import label_of, read_records
 from ..stages import run_stage
 from .runs import key_of_run, timed_out
 
@@ -90,17 +91,9 @@ def stage(name: str, given: dict[str, str]) -> Values:
     # A training holds all arguments of its stage.
     values = values.get("training", values)
     run = values["run"]
-    step = Try(run["pipeline"], run["key"], _label(name, values), f"{run['partition']}")
+    step = Try(run["pipeline"], run["key"], label_of(name, values), f"{run['partition']}")
     result = step(lambda: run_stage(name, **values))
     return {"reference": result, "Output": _next(name, values, result)}
-
-
-def _label(name: str, values: Values) -> str:
-    """Return what tells a step from others of its stage, as in the run's records."""
-    attempts = {value.get("attempt", 1) for value in values.values() if isinstance(value, dict)}
-    second = values.get("attempt") == 2 or 2 in attempts
-    candidate = values["candidate"] if name == "train" else ""
-    return "-".join(part for part in (name, candidate, "2" if second else "") if part)
 
 
 def _next(name: str, values: Values, result: Values) -> Any:
@@ -321,8 +314,6 @@ def _was_told(key: str) -> bool:
 
 def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values | None) -> bool:
     """Return whether a run failed although no step of it left word, as when a pod was evicted."""
-    from ..platform.stage import read_records
-
     if report is None or not report["succeeded"]:
         return True
     if status.get("state") in (None, "SUCCEEDED"):

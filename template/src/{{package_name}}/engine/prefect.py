@@ -213,24 +213,16 @@ def recover() -> None:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.states import AwaitingRetry, Crashed
 
+    from ..platform.storage import is_alive
+
     running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
     with get_client(sync_client=True) as client:
         for flow_run in client.read_flow_runs(flow_run_filter=running):
             pid = flow_run.infrastructure_pid or ""
-            if pid.isdigit() and not _is_alive(int(pid)):
+            if pid.isdigit() and not is_alive(int(pid)):
                 # First crashed, which gives back its place under the concurrency limit.
                 client.set_flow_run_state(flow_run.id, Crashed(message="its worker was stopped"))
                 client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def wait_for_server(address: str) -> None:

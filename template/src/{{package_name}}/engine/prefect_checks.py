@@ -6,20 +6,14 @@ a process of its own: `python -m` this module prints the checks as JSON.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..doctor import Check, port_state
+from ..doctor import Check, checks_of_process, port_state, print_checks
 from ..platform.paths import project_root
 from .prefect import configure_environment
-
-_LIMIT_SECONDS = 14.0
 
 
 def checks() -> list[Check]:
@@ -29,16 +23,8 @@ def checks() -> list[Check]:
         RuntimeError: Prefect cannot be imported or configured; holds its last lines.
         subprocess.TimeoutExpired: It took too long.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip()[-400:])
-    return [_server()] + [Check(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+    engine = checks_of_process(__name__)
+    return [_server(), *engine]
 
 
 def _server() -> Check:
@@ -109,5 +95,4 @@ def _deployments(root: Path) -> Iterator[Check]:
 
 if __name__ == "__main__":
     configure_environment()
-    found = [asdict(one) for one in _inspect()]
-    print(json.dumps(found))
+    print_checks(_inspect())

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,16 +26,11 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.urls import url_for
 
 from ..platform.errors import PipelineError
-from ..platform.paths import config_file, project_root
+from .config import CONFIG, LIMITS, PROJECT
 from .runs import key_of_run, timed_out
 
 # A stage's reference as JSON.
 Reference: TypeAlias = dict[str, Any]
-
-CONFIG = tomllib.loads(config_file(project_root()).read_text())
-PROJECT = CONFIG.get("project", {})
-SCHEDULE = CONFIG.get("schedule", {})
-LIMITS = CONFIG.get("limits", {})
 
 SLUG = PROJECT.get("slug", "pipeline")
 RETRIES: int = LIMITS.get("retries", 2)

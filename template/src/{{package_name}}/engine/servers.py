@@ -81,6 +81,17 @@ def refuse_unshared_state() -> None:
         raise SystemExit(f"error: {error}") from None
 
 
+def require_variables(names: Iterable[str]) -> None:
+    """Check that this machine can talk to the others.
+
+    Raises:
+        SettingsError: A variable is not set.
+    """
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise SettingsError(f"set in .env, as .env.example shows: {', '.join(missing)}")
+
+
 def mlflow() -> list[Server]:
     """Return MLflow with its UI on the project's own store; nothing where a server is configured.
 

@@ -80,7 +80,7 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
             bound.arguments[parameter] = _check_reference(
                 name, parameter, hints()[parameter], value
             )
-        label = _label(name, bound.arguments)
+        label = label_of(name, bound.arguments)
         token = CONTEXT.set({"run": run.key, "partition": f"{run.partition}", "stage": label})
         started, clock = datetime.now(UTC), time.perf_counter()
         result: R | None = None
@@ -159,7 +159,8 @@ def _check_reference(stage_name: str, parameter: str, hint: Any, value: Any) -> 
     return value if isinstance(value, hint) else hint.model_validate(value)
 
 
-def _label(name: str, arguments: dict[str, Any]) -> str:
+def label_of(name: str, arguments: dict[str, Any]) -> str:
+    """Return what tells a call of a stage from others of its run, see `StageRecord`."""
     values = [item for value in arguments.values() for item in _items(value)]
     attempts = [
         item.get("attempt", 1) if isinstance(item, dict) else getattr(item, "attempt", 1)

@@ -98,11 +98,12 @@ def sweep_temporary() -> None:
     for folder in Path(str(root)).iterdir():
         host, _, pid = folder.name.rpartition("-")
         ours = host == socket.gethostname()
-        if not (_is_alive(int(pid)) if ours else time.time() - folder.stat().st_mtime < 86_400):
+        if not (is_alive(int(pid)) if ours else time.time() - folder.stat().st_mtime < 86_400):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
