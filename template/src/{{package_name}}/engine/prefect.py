@@ -31,10 +31,15 @@ POOL = "pipelines"
 WITHOUT_SERVICES = {
     f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
     for service in (
-        *("CANCELLATION_CLEANUP", "FOREMAN", "LATE_RUNS", "PAUSE_EXPIRATIONS", "SCHEDULER"),
-        *("TRIGGERS",),
+        *("CANCELLATION_CLEANUP", "CLEANUP_RECONCILER", "FOREMAN", "LATE_RUNS"),
+        *("PAUSE_EXPIRATIONS", "REPOSSESSOR", "SCHEDULER", "TRIGGERS"),
     )
-} | {"PREFECT_UI_ENABLED": "false", "PREFECT_API_BLOCKS_REGISTER_ON_START": "false"}
+} | {
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    # Leases in files would outlive it, and cost every later run the time to clear them.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.memory",
+}
 
 
 def configure_environment() -> Path:
