@@ -107,7 +107,7 @@ def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Proje
     given = yaml.safe_load((folder / ".copier-answers.yml").read_text())
     python = find_python(given["python_version"])
     project = Project(folder, given["package_name"], python, given)
-    if given["tracking"] == "mlflow_remote":
+    if given["tracking"] != "mlflow_local":
         # As far as MLflow's client is concerned a file is one more address.
         uri = f"sqlite:///{folder / 'var' / 'mlflow' / 'mlflow.db'}"
         project.environment["MLFLOW_TRACKING_URI"] = uri
