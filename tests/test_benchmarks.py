@@ -76,6 +76,18 @@ def test_usage_counts_child_processes(workspace: Workspace) -> None:
     assert usage.cpu > 2 * idle.cpu
 
 
+def test_usage_counts_processes_that_outlive_their_parent(workspace: Workspace) -> None:
+    """A fork server ends after the command that started it, and nobody else waits for it."""
+    child = "n = sum(i * i for i in range(6_000_000)); print(n)"
+    code = (
+        "import subprocess, sys, time; "
+        f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(0.3)"
+    )
+    usage = workspace.command("python3", "-c", code).measure()
+    idle = workspace.command("python3", "-c", "pass").measure()
+    assert usage.cpu > 5 * idle.cpu
+
+
 def test_failed_command_shows_its_last_words(tmp_path: Path, workspace: Workspace) -> None:
     command = Command(["sh", "-c", "echo no luck; exit 3"], tmp_path, workspace.environment)
     with pytest.raises(CommandError, match=r"sh ended with 3:\nno luck"):
