@@ -105,7 +105,9 @@ def _serve_api(root: Path) -> Callable[[], None]:
         port = probe.getsockname()[1]
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
     factory = "prefect.server.api.server:create_app"
-    command = [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", f"{port}"]
+    # It lives too briefly to collect garbage, of which importing makes much.
+    uvicorn = "import gc; gc.disable(); import uvicorn; uvicorn.main()"
+    command = [sys.executable, "-c", uvicorn, "--factory", factory, "--port", f"{port}"]
     log = root / "var" / "log" / "prefect-api.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
