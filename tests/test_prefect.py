@@ -35,11 +35,14 @@ class Prefect:
     """The REST interface of the running server."""
 
     address: str
+    login: tuple[str, str] | None = None
 
     @property
     def client(self) -> httpx.Client:
         """A client of the API."""
-        return httpx.Client(base_url=f"{self.address}/api", timeout=60, trust_env=False)
+        return httpx.Client(
+            base_url=f"{self.address}/api", auth=self.login, timeout=60, trust_env=False
+        )
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the answer to a GET."""

@@ -61,7 +61,9 @@ BAD_ANSWERS = [
     ("license", "GPL", "is not in ['MIT', 'Apache-2.0', 'Proprietary']"),
     ("python_version", "3.10", "is not in ['3.11', '3.12', '3.13']"),
     ("orchestrator", "luigi", "is not in ['airflow', 'dagster', 'prefect', 'kubeflow']"),
-    ("tracking", "wandb", "is not in ['mlflow_local', 'mlflow_remote']"),
+    ("tracking", "wandb", "is not in ['mlflow_local', 'mlflow_server', 'mlflow_remote']"),
+    ("serving", "grpc", "is not in ['batch', 'rest']"),
+    ("monitoring", "nagios", "is not in ['prometheus', 'none']"),
     ("workers", "some", "is not in ['single_machine', 'distributed']"),
     # Without an answer to `tracking` it is mlflow_local.
     ("workers", "distributed", "Distributed workers share no disk, and mlflow_local is a file"),

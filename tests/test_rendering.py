@@ -20,10 +20,13 @@ from .conftest import Render, git, make_project
 from .markdown import visible
 from .test_questions import CONFIG, QUESTIONS, choices, read_answers, read_project
 
-ALERTING: list[dict[str, Any]] = [{"alerting": []}, {"alerting": ["slack", "email"]}]
+EXTRAS: list[dict[str, Any]] = [
+    {"alerting": [], "serving": "batch", "monitoring": "none"},
+    {"alerting": ["slack", "email"], "serving": "rest", "monitoring": "prometheus"},
+]
 # Of the questions that decide which files there are; scaffolds/ has the others' answers.
 COMBINATIONS: list[dict[str, Any]] = [
-    {**answers, **alerting}
+    {**answers, **extras}
     for answers in (
         {"problem": problem, "orchestrator": engine, "tracking": tracking, "workers": workers}
         for problem, engine, (tracking, workers) in product(
@@ -31,12 +34,11 @@ COMBINATIONS: list[dict[str, Any]] = [
             choices(QUESTIONS["orchestrator"]),
             [
                 ("mlflow_local", "single_machine"),
-                ("mlflow_remote", "single_machine"),
-                ("mlflow_remote", "distributed"),
+                *product(("mlflow_server", "mlflow_remote"), ("single_machine", "distributed")),
             ],
         )
     )
-    for alerting in ALERTING
+    for extras in EXTRAS
 ]
 QUESTION_IN_JINJA = re.compile(r"\{[{%][^}]*\b(_copier\w*|" + "|".join(QUESTIONS) + r")\b")
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
@@ -51,6 +53,9 @@ OWN_WORDS = {
     ("alerting", "email"): r"(?<!aio)smtp|e-mail|alerts[./]email",
     ("problem", "classification"): r"classif",
     ("problem", "regression"): r"(?<!logistic )\bregression|regressor",
+    ("tracking", "mlflow_server"): r"\bs3:9000|mlflow_auth",
+    ("serving", "rest"): r"SERVING_|/predict\b",
+    ("monitoring", "prometheus"): r"pushgateway|alertmanager|grafana",
 }
 
 HOSTILE_LINES = {

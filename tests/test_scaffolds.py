@@ -117,9 +117,9 @@ def test_its_own_tests_pass(scaffold: Project) -> None:
 
 
 def test_it_refuses_to_start_without_what_it_shares(scaffold: Project) -> None:
-    """A project with a remote MLflow, or with distributed workers, says what it misses."""
+    """A project with a server of MLflow, or with distributed workers, says what it misses."""
     answers = scaffold.answers
-    if answers["tracking"] == "mlflow_remote":
+    if answers["tracking"] != "mlflow_local":
         done = scaffold.run("poe", "run", check=False, variables={"MLFLOW_TRACKING_URI": ""})
         assert done.returncode != 0
         assert "MLFLOW_TRACKING_URI is not set" in " ".join((done.stdout + done.stderr).split())

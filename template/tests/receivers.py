@@ -27,7 +27,10 @@ class Webhook:
 
 @contextmanager
 def webhook(
-    status: int = 200, answer: bytes = b"ok", headers: dict[str, str] | None = None
+    status: int = 200,
+    answer: bytes = b"ok",
+    headers: dict[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Webhook]:
     """Run a web server that answers every request in the same way."""
 
@@ -47,8 +50,8 @@ def webhook(
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received = Webhook(f"http://127.0.0.1:{server.server_port}/services/T0/B0/secret")
+    server = ThreadingHTTPServer((host, 0), Handler)
+    received = Webhook(f"http://{host}:{server.server_port}/services/T0/B0/secret")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import stack
 from .platform.errors import PipelineError
 from .platform.logs import console, setup_logging
 from .platform.settings import Logging, load_settings
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 alert_app = typer.Typer(no_args_is_help=True, help="Alerts to the team's channels.")
 app.add_typer(alert_app, name="alert")
+app.add_typer(stack.app, name="stack")
 out = Console()
 err = console()
 

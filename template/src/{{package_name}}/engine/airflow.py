@@ -10,13 +10,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import servers
 from .runs import key_of_run
 from .servers import Server, out
+
+# Where Airflow's own log-in keeps its users.
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
 
 
 def configure_environment() -> Path:
@@ -114,7 +117,7 @@ def up() -> None:
     def addresses() -> Iterator[tuple[str, str]]:
         yield "Airflow", address
         # Absent where another log-in is configured, or none.
-        file = home / "simple_auth_manager_passwords.json.generated"
+        file = home / PASSWORDS
         passwords = json.loads(file.read_text()) if file.exists() else {}
         for user, password in passwords.items():
             yield "  log in as", f"{user} / {password}"
@@ -123,5 +126,18 @@ def up() -> None:
     servers.serve([*services(), *servers.mlflow()], addresses, "Airflow and MLflow")
 
 
+def prepare() -> None:
+    """Create or upgrade a deployment's database, and write its log-in, $AIRFLOW_ADMIN_PASSWORD."""
+    home = configure_environment()
+    home.mkdir(parents=True, exist_ok=True)
+    password = os.environ["AIRFLOW_ADMIN_PASSWORD"]
+    file = home / PASSWORDS
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"admin": password}) + "\n")
+    os.execvp("airflow", ["airflow", "db", "migrate"])
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"run": run, "up": up, "prepare": prepare}
+
 if __name__ == "__main__":
-    run(*sys.argv[1:])
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -192,3 +192,13 @@ def up() -> None:
     if distributed:
         servers.append(Server("worker", [sys.executable, "-m", f"{__package__}.dagster_workers"]))
     serve(servers, lambda: [("Dagster", address()), ("MLflow", mlflow_address())], "Dagster")
+
+
+def prepare() -> None:
+    """Write a deployment's dagster.yaml, and create or upgrade its database."""
+    configure_environment()
+    os.execvp("dagster", ["dagster", "instance", "migrate"])
+
+
+if __name__ == "__main__":
+    prepare()

@@ -17,6 +17,10 @@ class SettingsError(PipelineError):
     """A setting has a bad value; the message lists all of them by name."""
 
 
+class StackError(PipelineError):
+    """A service of the stack, or Docker itself, does not do what it should."""
+
+
 class MissingUpstream(PipelineError):
     """A stage was called without the reference of the stage before it."""
 

@@ -47,7 +47,12 @@ def tracking_uri() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
         return uri
-    if TRACKING != "mlflow_local":
+    if TRACKING == "mlflow_server":
+        raise SettingsError(
+            "MLFLOW_TRACKING_URI is not set: `uv run poe stack up` starts this project's MLflow "
+            "server and writes the address into .env"
+        )
+    if TRACKING == "mlflow_remote":
         raise SettingsError(
             "MLFLOW_TRACKING_URI is not set: put your MLflow server's address into .env, and "
             "MLFLOW_TRACKING_TOKEN or user name and password if it asks for them"
@@ -85,10 +90,11 @@ def experiment_id() -> str:
 
 
 def run_url(run_id: str) -> str:
-    """Return the address of a run's page in the MLflow UI."""
+    """Return the address of a run's page in the MLflow UI, at $MLFLOW_UI_URL where that is set."""
     uri = tracking_uri()
     port = os.environ.get("MLFLOW_PORT", "5000")
-    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    base = (os.environ.get("MLFLOW_UI_URL") or base).rstrip("/")
     return f"{base}/#/experiments/{experiment_id()}/runs/{run_id}"
 
 
@@ -299,12 +305,15 @@ def load_model(uri: str) -> Any:
 
 
 def git_tags() -> dict[str, str]:
-    """Return the checkout's commit as MLflow tags; empty outside a repository."""
+    """Return the commit of the checkout, or of the image, as MLflow tags; empty without either."""
+    built_from, _, dirty = os.environ.get("PIPELINE_COMMIT", "").partition("-")
+    if built_from:
+        return {"mlflow.source.git.commit": built_from, "git.dirty": "true" if dirty else "false"}
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    dirty = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
-    return {"mlflow.source.git.commit": commit, "git.dirty": dirty}
+    changed = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+    return {"mlflow.source.git.commit": commit, "git.dirty": changed}
 
 
 @functools.cache
