@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# The servers that the distributed suites need, from Debian's packages; needs root the first time.
+# The servers that the distributed and the monitoring suites need, from Debian's packages; needs root
+# the first time.
 set -euo pipefail
 
 missing=()
 [[ -x /usr/bin/redis-server ]] || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || missing+=(postgresql)
+[[ -x /usr/bin/promtool ]] || missing+=(prometheus)
+[[ -x /usr/bin/amtool ]] || missing+=(prometheus-alertmanager)
+[[ -x /usr/bin/prometheus-pushgateway ]] || missing+=(prometheus-pushgateway)
 if ((${#missing[@]} == 0)); then
     exit 0
 fi

@@ -323,6 +323,9 @@ def complaints() -> str:
 def addresses() -> Table:
     """Return where each service with a page is, and how to log in."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        # A password is of no use without its end.
+        table.add_column(overflow="fold")
     known = dotenv_values(project_root() / ".env")
     for service in configuration()["services"].values():
         labels = service.get("labels", {})
