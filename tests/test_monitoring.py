@@ -317,7 +317,8 @@ def test_rejected_data_is_told_and_the_next_success_too(sources: Path, tmp_path:
         assert watch.titles() == ["CRITICAL: DataRejected", "Resolved: DataRejected"]
         text = json.loads(watch.slack.bodies[0])["attachments"][0]["text"]
         assert "flight-delays: training rejected its data" in text
-        assert "<error" not in text
+        assert "Broken limits of the contract, by day: 21." in text
+        assert "RUNBOOK.md#datarejected" in text
         assert [series["value"][1] for series in watch.ask("pipeline_champion_version")] == ["1"]
         (success,) = watch.ask("pipeline_last_success_timestamp_seconds")
         assert success["metric"]["job"] == "flight-delays"

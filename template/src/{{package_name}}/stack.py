@@ -72,7 +72,7 @@ def up() -> None:
     done = compose("up", "--detach", "--remove-orphans", *wait, check=False)
     if done.returncode != 0:
         raise StackError(f"the stack did not become healthy\n{complaints()}")
-    out.print(addresses())
+    print_addresses()
 
 
 @app.command()
@@ -128,7 +128,7 @@ def status() -> None:
     if not services:
         out.print("nothing runs: uv run poe stack up")
     else:
-        out.print(addresses())
+        print_addresses()
     raise typer.Exit(0 if services and all(map(is_well, services)) else 1)
 
 
@@ -320,12 +320,8 @@ def complaints() -> str:
     return "\n".join(texts)
 
 
-def addresses() -> Table:
-    """Return where each service with a page is, and how to log in."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for _ in range(3):
-        # A password is of no use without its end.
-        table.add_column(overflow="fold")
+def print_addresses() -> None:
+    """Print where each service with a page is, and how to log in."""
     known = dotenv_values(project_root() / ".env")
     for service in configuration()["services"].values():
         labels = service.get("labels", {})
@@ -333,8 +329,9 @@ def addresses() -> Table:
             port = service["ports"][0]["published"]
             secret = known.get(labels.get("pipeline.password", ""))
             login = " / ".join(part for part in (labels.get("pipeline.user"), secret) if part)
-            table.add_row(labels["pipeline.ui"], f"http://127.0.0.1:{port}", login)
-    return table
+            line = f"{labels['pipeline.ui']:<13} http://127.0.0.1:{port}  {login}"
+            # In one piece, to be copied.
+            out.print(line.rstrip(), soft_wrap=True, highlight=False)
 
 
 def databases() -> Iterable[str]:
