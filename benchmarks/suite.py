@@ -14,6 +14,7 @@ from typing import Any
 from . import big_data
 from .measure import Command, CommandError, Usage, median
 from .results import MEGABYTE, Results, Row, StageImports, Target
+from .serving import serving
 from .workspace import SCRIPTS, Workspace
 
 ROWS = (1_000_000, 3_000_000, 10_000_000)
@@ -411,4 +412,5 @@ ALL: dict[str, Callable[[Bench], None]] = {
     "peer": peer,
     "data_path": data_path,
     "imports": imports,
+    "serving": serving,
 }

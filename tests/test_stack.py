@@ -228,7 +228,7 @@ def stack(
     for day in (folder / "data" / "drift").glob("*.parquet"):
         shutil.copy(day, folder / "data" / "sample")
     files = [folder / "compose.yaml", *(folder / "deploy" / "compose").glob("*.yaml")]
-    names = {name for file in files for name in re.findall(r"\$\{(\w+_PORT):-", file.read_text())}
+    names = {name for file in files for name in re.findall(r"\$\{(\w+_PORT):-\d", file.read_text())}
     ports = {name: f"{free_port()}" for name in sorted(names)}
     project.environment = {**engine.variables, **ports, "SLACK_WEBHOOK_URL": engine.slack.url}
     # As `stack up` does first; without secrets compose does not say which images it wants.

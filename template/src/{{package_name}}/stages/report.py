@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from upath import UPath
 
 from ..domain import problem
 from ..platform import storage, tracking
+from ..platform.answers import MONITORING
 from ..platform.logs import get_logger
 from ..platform.redact import redact
 from ..platform.settings import load_settings
@@ -81,9 +83,16 @@ def report(run: Run, failed: list[str] | None = None) -> ReportRef:
     html = render(run, records, failures, url)
     path = storage.artifact_path("reports", run.pipeline, f"{run.partition}", f"{run.key}.html")
     uri = storage.write_text(path, html)
-    tracking.log_metrics(run.tracking_run_id, stage_metrics(records))
-    tracking.log_report(run, html)
-    tracking.finish(run, succeeded=not failures)
+    unfinished = ["report"]
+    try:
+        tracking.log_metrics(run.tracking_run_id, stage_metrics(records))
+        tracking.log_report(run, html)
+        tracking.finish(run, succeeded=not failures)
+        unfinished = []
+    finally:
+        labels = [failure.label for failure in failures]
+        problems = sum(len(failure.problems) for failure in failures)
+        _push_metrics(run, records, labels + unfinished, problems, url)
     log.info("report: %s", uri)
     return ReportRef(
         uri=uri,
@@ -160,6 +169,15 @@ def render(run: Run, records: list[StageRecord], failures: list[Failure], url: s
         configuration=redact(json.dumps(settings.model_dump(mode="json"), indent=2)),
         commit=tracking.git_tags(),
     )
+
+
+def _push_metrics(
+    run: Run, records: list[StageRecord], failed: list[str], problems: int, url: str
+) -> None:
+    # The module is there for those who watch their runs only.
+    if MONITORING == "prometheus":
+        prometheus = importlib.import_module("..platform.prometheus", __package__)
+        prometheus.push(run, records, failed, problems, url)
 
 
 def _tracking_url(run: Run) -> str:
