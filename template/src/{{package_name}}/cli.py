@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from enum import StrEnum
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import stack
+from .platform.answers import MONITORING
 from .platform.errors import PipelineError
 from .platform.logs import console, setup_logging
 from .platform.settings import Logging, load_settings
@@ -162,6 +164,8 @@ def rollback() -> None:
 
     now, before = put_back()
     out.print(f"version {now} is champion again; version {before} is kept as previous")
+    if MONITORING == "prometheus":
+        importlib.import_module(".platform.prometheus", __package__).push_champion()
 
 
 @app.command()

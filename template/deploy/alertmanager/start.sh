@@ -1,0 +1,19 @@
+#!/bin/sh
+# Alertmanager with the channels of .env: a channel that is not set must not keep it from starting.
+# Arguments are Alertmanager's own.
+set -eu
+
+folder=${0%/*}
+export SECRETS="${SECRETS:-/run/secrets}"
+config=${CONFIG:-/alertmanager/alertmanager.yml}
+
+# Each channel prints its part of the receiver, or nothing.
+{
+    cat "$folder/alertmanager.yml"
+    for channel in "$folder"/channel_*.sh; do
+        if [ -e "$channel" ]; then
+            sh "$channel"
+        fi
+    done
+} > "$config"
+exec "${ALERTMANAGER:-/bin/alertmanager}" --config.file="$config" "$@"

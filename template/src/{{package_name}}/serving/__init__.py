@@ -1,0 +1,1 @@
+"""The champion over HTTP: `python -m` this package starts the service."""

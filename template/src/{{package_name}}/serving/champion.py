@@ -1,0 +1,215 @@
+"""The model that is served: loaded once, and replaced when the registry has another champion."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ..domain.features import FEATURES
+from ..platform import tracking
+from ..platform.errors import NoChampion
+from ..platform.logs import get_logger
+from ..platform.redact import redact
+from .batcher import Batcher
+from .cache import Cache, Description, NotCached, key_of, registry_address
+from .direct import predictor
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+log = get_logger(__name__)
+
+# A version that could not be loaded is tried again after this time; another one at once.
+RETRY_SECONDS = 60.0
+# How long a start waits for the registry before it takes the last good model from the disk.
+REGISTRY_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A loaded model.
+
+    Attributes:
+        predict: Returns a prediction for each row of features.
+        loaded: Since when.
+        source: Where it came from: registry, or cache while the registry could not be reached.
+    """
+
+    description: Description
+    predict: Callable[[pl.DataFrame], NDArray[np.float64]]
+    loaded: datetime
+    source: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the last look into the registry found.
+
+    Attributes:
+        checked: When the registry was last asked; None before the first time.
+        answered: When it last answered.
+        error: What was wrong, in a sentence.
+    """
+
+    checked: datetime | None = None
+    answered: datetime | None = None
+    error: str | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the registry answered when it was last asked."""
+        return self.checked is not None and self.checked == self.answered
+
+
+class Follower:
+    """Keeps the registry's champion loaded, and the last good one while there is nothing better.
+
+    Attributes:
+        champion: What is served; a request takes it once and keeps it to its end.
+        last: The last look into the registry.
+    """
+
+    def __init__(self, cache: Cache, refresh_seconds: float, threads: int = 1) -> None:
+        self.champion: Champion | None = None
+        self.last = Check()
+        self._cache = cache
+        self._refresh_seconds = refresh_seconds
+        self._threads = threads
+        self._stopped = threading.Event()
+        self._first = threading.Event()
+        self._swap = threading.Lock()
+        # The key of what could not be loaded, until when it is left alone, and why.
+        self._failed = ("", 0.0, "")
+        # False once the registry has said that there is no champion.
+        self._crowned = True
+
+    def start(self) -> None:
+        """Load the champion in the background and follow it."""
+        for work in (self._follow, self._fall_back):
+            # Neither may keep the process alive: MLflow's client waits long for a dead server.
+            threading.Thread(target=work, daemon=True, name=work.__name__.strip("_")).start()
+
+    def stop(self) -> None:
+        """Follow no longer; what is loaded stays."""
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Ask the registry once, and load its champion if it is another one; never raises."""
+        now = datetime.now(UTC)
+        answered: datetime | None = now
+        try:
+            error = self._load(tracking.require_champion())
+        except NoChampion as none:
+            error, self._crowned = str(none), False
+        except Exception as failure:
+            answered, error = self.last.answered, f"no answer: {_sentence(failure)}"
+        if error and error != self.last.error:
+            log.warning("%s", error)
+        self.last = Check(now, answered, error)
+        self._first.set()
+
+    def _follow(self) -> None:
+        while True:
+            self.check()
+            if self._stopped.wait(self._refresh_seconds):
+                return
+
+    def _fall_back(self) -> None:
+        self._first.wait(REGISTRY_SECONDS)
+        if self.champion is not None or not self._crowned:
+            return
+        try:
+            folder, description = self._cache.last_good()
+            champion = self._open(folder, description, "cache")
+        except NotCached as none:
+            log.warning("%s", none)
+        except Exception as failure:
+            log.warning("the model on disk cannot be loaded: %s", _sentence(failure))
+        else:
+            with self._swap:
+                if self.champion is None:
+                    self.champion = champion
+                    _settle()
+                    log.info("serving version %d from disk for now", description.version)
+
+    def _load(self, version: ModelVersion) -> str | None:
+        """Load a version beside the present one and swap them; returns why not, in a sentence."""
+        key = key_of(version)
+        present = self.champion
+        if present is not None and present.description.key == key:
+            if present.source != "registry":
+                self.champion = Champion(
+                    present.description, present.predict, present.loaded, "registry"
+                )
+            return None
+        failed, until, error = self._failed
+        if failed == key and time.monotonic() < until:
+            return error
+        try:
+            description = _describe(version, key)
+            folder = self._cache.fetch(version, key)
+            champion = self._open(folder, description, "registry")
+            self._cache.keep(description)
+        except Exception as failure:
+            error = f"version {version.version} cannot be loaded: {_sentence(failure)}"
+            self._failed = (key, time.monotonic() + RETRY_SECONDS, error)
+            return error
+        with self._swap:
+            self.champion = champion
+        _settle()
+        log.info("serving version %d", description.version)
+        return None
+
+    def _open(self, folder: Path, description: Description, source: str) -> Champion:
+        from mlflow.models import Model
+
+        model = tracking.load_model(str(folder))
+
+        example: Any = Model.load(str(folder)).load_input_example(str(folder))
+        rows = None if example is None else pl.from_pandas(example[list(FEATURES)])
+        predict, now = predictor(model, rows), datetime.now(UTC)
+        if rows is not None:
+            # The first call is slow, and one that fails must not replace a model that works.
+            predict(rows)
+        return Champion(description, Batcher(predict, self._threads), now, source)
+
+
+def _describe(version: ModelVersion, key: str) -> Description:
+    run_id = version.run_id
+    run = tracking.client().get_run(run_id) if run_id else None
+    return Description(
+        key=key,
+        registry=registry_address(),
+        name=version.name,
+        version=int(version.version),
+        candidate=version.tags.get("candidate"),
+        trained_until=version.tags.get("trained_until"),
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        run_url=tracking.run_url(run_id) if run_id else None,
+        metrics=dict(run.data.metrics) if run else {},
+    )
+
+
+def _settle() -> None:
+    """Keep the garbage collector from searching again, and again, through what stays.
+
+    All the libraries' objects take it a fifth of a second, in which no request is answered.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def _sentence(error: BaseException) -> str:
+    text = redact(f"{type(error).__name__}: {error}").splitlines()[0]
+    return text if len(text) <= 300 else text[:299] + "…"
