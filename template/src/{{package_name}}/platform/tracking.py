@@ -74,6 +74,8 @@ def client() -> MlflowClient:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(uri)
+    # Else the one of an earlier connection of this process stays.
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
     return mlflow.MlflowClient()
 
 
