@@ -1,4 +1,4 @@
-"""Measure: `python -m benchmarks`. A complete call without failures rewrites RESULTS.md."""
+"""Measure: `uv run poe bench`. A complete call without failures rewrites RESULTS.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = Path(__file__).with_name("RESULTS.md")
 
 def main() -> int:
     """Run what was asked for; returns 1 when a target is missed or a part fails."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="poe bench", description=__doc__)
     parser.add_argument("--only", choices=ALL, action="append", help="just this one; may repeat")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"calls of each ({REPEATS})")
     parser.add_argument("--json", type=Path, help="also write all results to this file")

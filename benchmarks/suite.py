@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import big_data
+from .image import image
 from .measure import Command, CommandError, Usage, median
 from .results import MEGABYTE, Results, Row, StageImports, Target
 from .serving import serving
@@ -413,4 +414,5 @@ ALL: dict[str, Callable[[Bench], None]] = {
     "data_path": data_path,
     "imports": imports,
     "serving": serving,
+    "image": image,
 }
