@@ -57,8 +57,10 @@ def docker_engine(folder: Path) -> Iterator[dict[str, str]]:
     with alone():
         print("docker: install", flush=True)
         subprocess.run([ROOT / "scripts" / "install_docker.sh"], check=True)
+        # Before anything is removed: it might be another engine's.
+        assert not (engines := others()), f"another Docker engine runs on this machine: {engines}"
         clean_up()
-        assert not (found := remains()), f"another Docker engine runs on this machine: {found}"
+        assert not (found := remains()), f"another Docker engine was on this machine: {found}"
         RUN.mkdir(parents=True)
         RECORD.write_text(json.dumps(machine(folder)))
         try:
@@ -166,6 +168,16 @@ def processes() -> list[psutil.Process]:
             elif f"/{NAME}/" in Path(f"/proc/{process.pid}/cgroup").read_text():
                 found.append(process)
     return list(dict.fromkeys(found))
+
+
+def others() -> list[psutil.Process]:
+    """Return engines that are not this one."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "dockerd" and f"{RUN}/" not in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def kill_all() -> None:

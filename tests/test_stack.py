@@ -38,7 +38,7 @@ EVERYTHING = {"tracking": "mlflow_server", "serving": "rest", "monitoring": "pro
 VARIANTS: dict[str, dict[str, Any]] = {
     "airflow": {**EVERYTHING, "orchestrator": "airflow", "workers": "distributed"},
     "dagster": {"orchestrator": "dagster", "monitoring": "none"},
-    "prefect": {**EVERYTHING, "orchestrator": "prefect", "monitoring": "none"},
+    "prefect": {**EVERYTHING, "orchestrator": "prefect"},
 }
 # Lines of config/pipeline.toml: any challenger is promoted, any difference is drift, and what fails
 # is tried again.
@@ -230,7 +230,7 @@ def stack(
     files = [folder / "compose.yaml", *(folder / "deploy" / "compose").glob("*.yaml")]
     names = {name for file in files for name in re.findall(r"\$\{(\w+_PORT):-\d", file.read_text())}
     ports = {name: f"{free_port()}" for name in sorted(names)}
-    project.environment = {**engine.variables, **ports, "SLACK_WEBHOOK_URL": engine.slack.url}
+    project.environment = {**engine.variables, **ports}
     # As `stack up` does first; without secrets compose does not say which images it wants.
     secrets = "from {0} import stack; stack.create_secrets(stack.project_root())"
     project.run("python", "-c", secrets.format(project.package))
@@ -287,18 +287,22 @@ def test_retraining_survives_crashes_and_its_champion_is_served_without_a_gap(
         found = (run for run in runs if run["run_type"] == "asset_triggered")
         return next((run["dag_run_id"] for run in found), None)
 
-    def candidates_train() -> bool | None:
+    def trainer() -> str | None:
+        """Return the container that trains a candidate."""
         tasks = airflow.tasks(dag, retraining).values()
-        running = [task for task in tasks if task["state"] == "running"]
-        return any("train" in task["task_id"] for task in running) or None
+        training = (t for t in tasks if t["state"] == "running" and "train" in t["task_id"])
+        # A worker's host name is the beginning of its container's id.
+        return next((str(task["hostname"]) for task in training if task["hostname"]), None)
 
     with Load(stack) as load:
         airflow.trigger(stack.dag("inference"), partition=DRIFTED)
         retraining = wait_for(started_by_drift, 300, "a training run that drift asked for")
-        wait_for(candidates_train, 300, "candidates in training")
+        container = wait_for(trainer, 300, "candidates in training")
+        stack.crash(container)
         stack.docker("compose", "restart", "postgres")
-        stack.crash(stack.containers("airflow-worker")[0])
         assert wait_for_result(stack, dag, retraining) == "success"
+        tries = [task["try_number"] for task in airflow.tasks(dag, retraining).values()]
+        assert max(tries) > 1
         wait_for(lambda: stack.serves(2), 60, "the new champion to be served")
         asked = load.count
         wait_for(lambda: load.count > asked + 5 or None, 30, "answers of the new champion")
@@ -355,12 +359,21 @@ def wait_for_result(stack: Stack, dag: str, run: str) -> str:
 
 
 @pytest.mark.parametrize("stack", ["dagster"], indirect=True)
-def test_dagster_trains_on_the_shared_volume(stack: Stack) -> None:
+def test_dagster_trains_on_the_shared_volume_which_a_backup_holds(
+    stack: Stack, tmp_path: Path
+) -> None:
     dagster = Dagster(stack.address("DAGSTER_PORT"))
     run = dagster.launch("training", "2013-01-31")
     assert dagster.result("training", run) == "SUCCESS"
-    told = stack.inside("dagster-code", "python", "-c", CHAMPION.format(stack.project.package))
-    assert told.split() == ["1"]
+    champion = CHAMPION.format(stack.project.package)
+    assert stack.inside("dagster-code", "python", "-c", champion).split() == ["1"]
+
+    stack.project.run("poe", "stack", "backup", f"{tmp_path}")
+    [backup] = tmp_path.iterdir()
+    assert backup.stat().st_mode & 0o077 == 0
+    stack.project.run("poe", "stack", "down", "--volumes", "--yes")
+    stack.project.run("poe", "stack", "restore", f"{backup}", "--yes")
+    assert stack.inside("dagster-code", "python", "-c", champion).split() == ["1"]
 
 
 @pytest.mark.parametrize("stack", ["prefect"], indirect=True)
@@ -371,8 +384,25 @@ def test_prefect_trains_and_serves(stack: Stack) -> None:
     assert prefect.result(run)["state_name"] == "Completed"
     assert stack.project.mlflow()["aliases"] == {"champion": 1}
     wait_for(lambda: stack.serves(1), 60, "the champion to be served")
+
+    # A run whose worker crashes is started again by the worker that follows.
+    def trains() -> bool | None:
+        tasks = prefect.tasks(crashed).items()
+        return any("train" in name and t["state_type"] == "RUNNING" for name, t in tasks) or None
+
+    crashed = prefect.launch("training", partition="2013-01-30")
+    wait_for(trains, 200, "candidates in training")
+    stack.crash(stack.containers("prefect-worker")[0])
+    ended = prefect.result(crashed)
+    assert (ended["state_name"], ended["run_count"]) == ("Completed", 2)
+    assert [run["status"] for run in runs_of(stack.project.mlflow(), "training")] == [
+        "FINISHED"
+    ] * 2
+
     refused = httpx.get(f"{stack.address('PREFECT_PORT')}/api/admin/version", timeout=10)
     assert refused.status_code == 401
+    # Prometheus has the password.
+    wait_for(lambda: stack.metric('up{job="prefect-server"}') or None, 90, "Prefect's own metrics")
 
 
 CHAMPION = "from {0}.platform import tracking; print(tracking.require_champion().version)"

@@ -7,6 +7,7 @@ What a service is called and how to log in stands at the service itself, in labe
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -24,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from .platform import tracking
-from .platform.answers import TRACKING
 from .platform.errors import StackError
 from .platform.paths import project_root
 from .platform.settings import load_settings
@@ -35,8 +35,22 @@ app = typer.Typer(no_args_is_help=True)
 READY_WITHIN_SECONDS = 600
 # Variables that a compose file asks for in these words get a random value.
 GENERATED = re.compile(r"\$\{(\w+):\?set by uv run poe stack up\}")
-# Where models, artefacts and runs are; what else is in a volume can be made again.
-BACKED_UP = ("state", "s3")
+# A volume with this label is not copied: it is a database, or not worth its size.
+NOT_COPIED = "pipeline.backup"
+# Copies a volume while programs write to it: MLflow's file as a whole, by SQLite itself. 1 is what
+# tar ends with when another file grew, or went, meanwhile.
+COPY = """
+set --
+if [ -f /volume/mlflow/mlflow.db ]; then
+    python -c "
+import sqlite3
+sqlite3.connect('/volume/mlflow/mlflow.db').backup(sqlite3.connect('/volume/mlflow/copy.db'))"
+    set -- --exclude=./mlflow/mlflow.db --transform=s,/copy.db,/mlflow.db,
+fi
+tar -C /volume --exclude='./*/logs' --exclude='.rclone_*' "$@" -czf - . || [ $? -eq 1 ]
+rm -f /volume/mlflow/copy.db
+"""
+CLEAR_AND_FILL = "find /volume -mindepth 1 -delete && tar -C /volume -xzf -"
 # One line a service, of what Docker knows of it.
 Service = dict[str, Any]
 
@@ -121,15 +135,18 @@ def status() -> None:
     require_services()
     table = Table("service", "state", "since", box=None, padding=(0, 2, 0, 0))
     services = states()
+    ending = one_shots()
+    wanted = configuration()["services"].keys()
+    missing = sorted(wanted - {service["Service"] for service in services})
     for service in services:
-        style = "green" if is_well(service) else "red"
+        style = "green" if is_well(service, ending) else "red"
         table.add_row(service["Name"], f"[{style}]{service['Status']}[/]", service["RunningFor"])
+    for name in missing:
+        table.add_row(name, "[red]not there[/]: uv run poe stack up", "")
     out.print(table)
-    if not services:
-        out.print("nothing runs: uv run poe stack up")
-    else:
-        print_addresses()
-    raise typer.Exit(0 if services and all(map(is_well, services)) else 1)
+    print_addresses()
+    well = not missing and all(is_well(service, ending) for service in services)
+    raise typer.Exit(0 if well else 1)
 
 
 @app.command()
@@ -141,22 +158,15 @@ def backup(
     The stack goes on meanwhile. Databases come first: what they name is in the files then.
     """
     target = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
-    target.mkdir(parents=True)
+    # It holds passwords.
+    target.mkdir(mode=0o700, parents=True)
     for database in databases():
         with out.status(f"database {database}…"), (target / f"{database}.dump").open("wb") as file:
             dump = ["pg_dump", "--username=pipeline", "--format=custom", database]
             compose("exec", "--no-TTY", "postgres", *dump, stdout=file)
-    # A file that programs write to at any time is copied while they hold still.
-    still = TRACKING == "mlflow_local"
     for name, volume in volumes_to_keep().items():
         with out.status(f"volume {name}…"), (target / f"{name}.tar.gz").open("wb") as file:
-            if still:
-                compose("pause")
-            try:
-                in_volume(volume, "tar -C /volume -czf - .", stdout=file)
-            finally:
-                if still:
-                    compose("unpause")
+            in_volume(volume, COPY, stdout=file)
     written = sorted(target.iterdir())
     manifest = {"project": load_settings().project.slug, "commit": commit_tag()}
     (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -174,20 +184,21 @@ def restore(folder: Folder, yes: Yes = False) -> None:
         raise StackError(f"{folder} is no whole backup: it has no manifest.json")
     if json.loads(manifest.read_text())["project"] != slug:
         raise StackError(f"{folder} is a backup of another project, not of {slug}")
+    if not (project_root() / ".env").exists():
+        raise StackError("put the backup's .env back first: its databases hold those passwords")
+    volumes = volumes_to_keep()
+    archives = {file.name.removesuffix(".tar.gz"): file for file in folder.glob("*.tar.gz")}
+    for name in archives.keys() - volumes.keys():
+        raise StackError(f"{archives[name]}: the stack has no volume '{name}'")
     if not yes:
         typer.confirm("This replaces all data of the stack. Go on?", abort=True)
-    create_secrets(project_root())
+    build()
     compose("stop")
     # Makes volumes that are not there.
     compose("up", "--no-start")
-    for archive in sorted(folder.glob("*.tar.gz")):
-        name = archive.name.removesuffix(".tar.gz")
-        volume = volumes_to_keep().get(name)
-        if volume is None:
-            raise StackError(f"{archive}: the stack has no volume '{name}'")
+    for name, archive in sorted(archives.items()):
         with out.status(f"volume {name}…"), archive.open("rb") as file:
-            clear = "find /volume -mindepth 1 -delete && tar -C /volume -xzf -"
-            in_volume(volume, clear, stdin=file)
+            in_volume(volumes[name], CLEAR_AND_FILL, stdin=file)
     dumps = sorted(folder.glob("*.dump"))
     if dumps:
         compose("up", "--detach", "--wait", "postgres")
@@ -205,30 +216,44 @@ def restore(folder: Folder, yes: Yes = False) -> None:
 def create_secrets(root: Path) -> list[str]:
     """Give each secret that the compose files ask for a random value in .env.
 
-    A new .env begins as .env.example and only its owner may read it. A value that is there is
-    never changed.
+    A new .env begins as .env.example and only its owner may read it. One that is there gets what
+    .env.example has since got. A value that is there is never changed.
 
     Returns:
         The names that were added.
     """
     file = root / ".env"
     if not file.exists():
-        # Never readable by others, not even for a moment.
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write((root / ".env.example").read_text(encoding="utf-8"))
+        write_private(file, (root / ".env.example").read_text(encoding="utf-8"))
     file.chmod(0o600)
     known = dotenv_values(file)
+    values = {
+        name: value or ""
+        for name, value in dotenv_values(root / ".env.example").items()
+        if name not in known
+    }
     files = [root / "compose.yaml", *sorted((root / "deploy" / "compose").glob("*.yaml"))]
     wanted = {name for path in files for name in GENERATED.findall(path.read_text("utf-8"))}
-    added = sorted(name for name in wanted if not known.get(name))
-    if added:
-        lines = [f"{name}={random_secret(name)}\n" for name in added]
-        heading = "\n# --- Made by `poe stack up`: the secrets of the services\n"
-        with file.open("a", encoding="utf-8") as stream:
-            stream.writelines([heading, *lines])
-        out.print(f"written to .env: {', '.join(added)}", highlight=False)
-    return added
+    values |= {name: random_secret(name) for name in wanted if not known.get(name)}
+    if values:
+        text = file.read_text(encoding="utf-8")
+        # A line that waits for its value, or else a new one.
+        for name in sorted(values.keys() & known.keys()):
+            text = re.sub(rf"^{name}=[ \t]*$", f"{name}={values[name]}", text, flags=re.MULTILINE)
+        lines = [f"{name}={values[name]}\n" for name in sorted(values.keys() - known.keys())]
+        heading = "\n# --- Added by `poe stack up`\n" if lines else ""
+        write_private(file, "".join([text, heading, *lines]))
+        out.print(f"written to .env: {', '.join(sorted(values))}", highlight=False)
+    return sorted(values)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file by one that only its owner may read, in one step."""
+    temporary = file.with_name(f".env.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    temporary.replace(file)
 
 
 def random_secret(name: str) -> str:
@@ -244,6 +269,7 @@ def run(
     check: bool = True,
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | int | None = None,
+    stderr: int | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program in the project's folder.
 
@@ -252,12 +278,14 @@ def run(
     """
     # An empty variable would win over what .env says since.
     environment = {name: value for name, value in os.environ.items() if value}
+    environment["DEPLOY_CONFIG"] = digest(project_root() / "deploy")
     done = subprocess.run(
         command,
         cwd=project_root(),
         env=environment,
         stdin=stdin or subprocess.DEVNULL,
         stdout=stdout,
+        stderr=stderr,
         check=False,
     )
     if check and done.returncode != 0:
@@ -282,6 +310,17 @@ def configuration() -> dict[str, Any]:
     return found
 
 
+def digest(folder: Path) -> str:
+    """Return a fingerprint of all files below a folder.
+
+    A container that reads some of them when it starts has it as a label, so that it is replaced
+    when one has changed.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    texts = (f"{path.relative_to(folder)}".encode() + path.read_bytes() for path in files)
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+
+
 def require_services() -> None:
     """Check that there is something to start.
 
@@ -301,9 +340,15 @@ def states() -> list[Service]:
     return sorted((json.loads(line) for line in lines), key=lambda service: service["Name"])
 
 
-def is_well(service: Service) -> bool:
-    """Return whether a service runs healthily, or was a one-shot and ended well."""
-    if service["State"] == "exited":
+def one_shots() -> set[str]:
+    """Return the services that do their work and end."""
+    services = configuration()["services"].items()
+    return {name for name, service in services if service.get("restart") == "no"}
+
+
+def is_well(service: Service, ending: set[str]) -> bool:
+    """Return whether a service runs healthily, or is one of those that end, and ended well."""
+    if service["Service"] in ending and service["State"] == "exited":
         return bool(service["ExitCode"] == 0)
     return service["State"] == "running" and service["Health"] in ("healthy", "")
 
@@ -311,11 +356,12 @@ def is_well(service: Service) -> bool:
 def complaints() -> str:
     """Return the last lines of every service that is not well."""
     texts = []
+    ending = one_shots()
     for service in states():
-        if is_well(service):
+        if is_well(service, ending):
             continue
-        printed = run(["docker", "logs", "--tail", "20", service["ID"]], check=False,
-                      stdout=subprocess.PIPE)  # fmt: skip
+        show = ["docker", "logs", "--tail", "20", service["ID"]]
+        printed = run(show, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         texts.append(f"{service['Name']}: {service['Status']}\n{printed.stdout.decode()}")
     return "\n".join(texts)
 
@@ -349,8 +395,12 @@ def databases() -> Iterable[str]:
 
 def volumes_to_keep() -> dict[str, str]:
     """Return the volumes that a backup holds: their names here, and what Docker calls them."""
-    volumes = configuration().get("volumes", {})
-    return {name: volumes[name]["name"] for name in BACKED_UP if name in volumes}
+    volumes = configuration().get("volumes", {}).items()
+    return {
+        name: volume["name"]
+        for name, volume in volumes
+        if volume.get("labels", {}).get(NOT_COPIED) != "no"
+    }
 
 
 def in_volume(

@@ -203,15 +203,19 @@ def backfill(pipeline: str, first: str, last: str) -> None:
         day += timedelta(days=1)
 
 
-def worker() -> None:
-    """Deploy the flows as soon as the server answers, then become a worker of the pool."""
+def worker(*options: str) -> None:
+    """Deploy the flows as soon as the server answers, then become a worker of the pool.
+
+    Args:
+        options: More of what `prefect worker start` takes.
+    """
     configure_environment()
     wait_for_server(os.environ["PREFECT_API_URL"])
     deploy()
     # A process number says nothing where other machines run flows, too.
     if not load_settings().workers.distributed:
         recover()
-    become_worker()
+    become_worker(*options)
 
 
 def recover() -> None:
@@ -245,9 +249,9 @@ def wait_for_server(address: str) -> None:
         time.sleep(0.5)
 
 
-def become_worker() -> None:
-    """Replace this process by a worker of the pool."""
-    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+def become_worker(*options: str) -> None:
+    """Replace this process by a worker of the pool, with more options if need be."""
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", *options]
     os.execvp(command[0], command)
 
 

@@ -9,7 +9,15 @@ import functools
 from datetime import date, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -40,10 +48,16 @@ class Project(_Section):
 
 
 class Data(_Section):
-    """Where the partitions are: a folder or any fsspec address, one file a day."""
+    """Where the partitions are: a folder or any fsspec address, one file a day.
+
+    Attributes:
+        storage_options: What fsspec's file system is made with, like key, secret and endpoint_url,
+            where it is not the one that artefacts go to. Best set in the environment.
+    """
 
     source: str = "data/sample"
     file: str = "{partition}.parquet"
+    storage_options: dict[str, SecretStr] = {}
 
     @field_validator("file")
     @classmethod

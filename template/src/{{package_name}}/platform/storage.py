@@ -172,14 +172,22 @@ def read_partitions(
     return pl.concat([read_parquet(file.uri, columns) for file in files])
 
 
+def source_folder(settings: Settings) -> UPath:
+    """Return where the partitions are."""
+    folder = resolve(settings.data.source)
+    secrets = settings.data.storage_options.items()
+    options = {name: secret.get_secret_value() for name, secret in secrets}
+    return UPath(folder, **options) if options else folder
+
+
 def source_file(settings: Settings, partition: date) -> UPath:
     """Return where the source keeps a partition."""
-    return resolve(settings.data.source) / settings.data.file.format(partition=partition)
+    return source_folder(settings) / settings.data.file.format(partition=partition)
 
 
 def source_partitions(settings: Settings) -> list[date]:
     """Return the partitions that the source holds, oldest first."""
-    folder = resolve(settings.data.source)
+    folder = source_folder(settings)
     before, after = (re.escape(part) for part in settings.data.file.split("{partition}", 1))
     pattern = re.compile(rf"{before}(\d{{4}}-\d{{2}}-\d{{2}}){after}")
     if not folder.exists():

@@ -9,9 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ..domain.features import KEY
-from ..platform import storage
 from ..platform.logs import get_logger
-from ..platform.settings import load_settings
+from ..platform.paths import project_root
 from ..stages.validate import CONTRACT
 from ..stages.validate import read_rows as read_file
 from .rows import FIELDS, Field, RowsRejected, check
@@ -83,7 +82,7 @@ def request_body(max_rows: int) -> dict[str, Any]:
 
 
 class Example:
-    """A real row: a valid one of the newest partition at the source, once it has been read."""
+    """A row of the sample that the project ships, once it has been read; none of the source."""
 
     def __init__(self) -> None:
         self.row: dict[str, Any] | None = None
@@ -91,10 +90,8 @@ class Example:
     def load(self) -> None:
         """Read the row; without one the documentation does without."""
         try:
-            settings = load_settings()
-            newest = storage.source_partitions(settings)[-1]
-            rows = read_file(str(storage.source_file(settings, newest)))
-            self.row = first_valid(rows)
+            newest = max((project_root() / "data" / "sample").glob("*.parquet"))
+            self.row = first_valid(read_file(str(newest)))
         except Exception as error:
             log.info("no example for the documentation: %s", error)
 
