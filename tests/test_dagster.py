@@ -28,10 +28,6 @@ from .stories import QUICK, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-REPOSITORY = {
-    "repositoryLocationName": "flight_delays.definitions",
-    "repositoryName": "__repository__",
-}
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 EVENTS = """
 query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
@@ -52,6 +48,13 @@ class Dagster:
     """The GraphQL interface of the running server."""
 
     address: str
+    # What Dagster calls the code it loads; after its address where a code server holds it.
+    location: str = "flight_delays.definitions"
+
+    @property
+    def repository(self) -> dict[str, str]:
+        """Name the repository, as queries want it."""
+        return {"repositoryLocationName": self.location, "repositoryName": "__repository__"}
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Return the answer to a query, without its outer braces."""
@@ -72,7 +75,7 @@ class Dagster:
         """
         tags = [{"key": "dagster/partition", "value": partition}]
         given = {
-            "selector": {**REPOSITORY, "jobName": job},
+            "selector": {**self.repository, "jobName": job},
             "mode": "default",
             "executionMetadata": {"tags": tags},
         }
@@ -88,7 +91,7 @@ class Dagster:
         """
         selector = {
             "partitionSetName": f"{job}_partition_set",
-            "repositorySelector": REPOSITORY,
+            "repositorySelector": self.repository,
         }
         answer = self.ask(query, given={"selector": selector, "partitionNames": partitions})
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
@@ -150,7 +153,7 @@ def test_definitions_are_there_and_what_must_run_runs(stack: Stack) -> None:
         ... on Repository { jobs { name description } schedules { name scheduleState { status } }
         sensors { name sensorState { status } } } } }
     """
-    found = stack.dagster.ask(query, given=REPOSITORY)
+    found = stack.dagster.ask(query, given=stack.dagster.repository)
     jobs = {job["name"]: job["description"] for job in found["jobs"]}
     sensors = {one["name"]: one["sensorState"]["status"] for one in found["sensors"]}
     [schedule] = found["schedules"]
@@ -195,7 +198,7 @@ def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: S
         scheduleDryRun(selectorData: $given, timestamp: $time) { ... on DryRunInstigationTick {
         evaluationResult { runRequests { tags { key value } } } } } }
     """
-    given = {**REPOSITORY, "scheduleName": "inference_schedule"}
+    given = {**stack.dagster.repository, "scheduleName": "inference_schedule"}
     # 2 February 2013, six o'clock.
     tick = stack.dagster.ask(query, given=given, time=1359784800.0)
     [request] = tick["evaluationResult"]["runRequests"]
@@ -228,7 +231,7 @@ def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:
     query = """query($given: SensorSelector!) { sensorOrError(sensorSelector: $given) {
         ... on Sensor { sensorState { ticks { status } } } } }
     """
-    given = {**REPOSITORY, "sensorName": "new_partition"}
+    given = {**stack.dagster.repository, "sensorName": "new_partition"}
     assert stack.dagster.ask(sensor, given=given)["__typename"] == "Sensor"
 
     def looked() -> bool | None:

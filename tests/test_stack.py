@@ -362,7 +362,7 @@ def wait_for_result(stack: Stack, dag: str, run: str) -> str:
 def test_dagster_trains_on_the_shared_volume_which_a_backup_holds(
     stack: Stack, tmp_path: Path
 ) -> None:
-    dagster = Dagster(stack.address("DAGSTER_PORT"))
+    dagster = Dagster(stack.address("DAGSTER_PORT"), "grpc:dagster-code:4000")
     run = dagster.launch("training", "2013-01-31")
     assert dagster.result("training", run) == "SUCCESS"
     champion = CHAMPION.format(stack.project.package)
