@@ -270,7 +270,7 @@ def test_two_workers_train_into_postgres_and_object_storage(stack: Stack) -> Non
     assert "/data/pipeline/artifacts/runs/" in files
     assert not {"artifacts", "mlflow"} & set(stack.inside("airflow-worker", "ls", "var").split())
 
-    wait_for(lambda: stack.serves(1), 60, "the champion to be served")
+    wait_for(lambda: stack.serves(1), 180, "the champion to be served")
     succeeded = 'pipeline_last_success_timestamp_seconds{pipeline="training"}'
     wait_for(lambda: stack.metric(succeeded), 90, "the run's metrics in Prometheus")
 
@@ -303,7 +303,7 @@ def test_retraining_survives_crashes_and_its_champion_is_served_without_a_gap(
         assert wait_for_result(stack, dag, retraining) == "success"
         tries = [task["try_number"] for task in airflow.tasks(dag, retraining).values()]
         assert max(tries) > 1
-        wait_for(lambda: stack.serves(2), 60, "the new champion to be served")
+        wait_for(lambda: stack.serves(2), 180, "the new champion to be served")
         asked = load.count
         wait_for(lambda: load.count > asked + 5 or None, 30, "answers of the new champion")
     assert load.failures == []
@@ -343,7 +343,7 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
 
     assert project.run("poe", "stack", "status").returncode == 0
     assert project.mlflow() == before
-    wait_for(lambda: stack.serves(2), 90, "the champion to be served again")
+    wait_for(lambda: stack.serves(2), 180, "the champion to be served again")
 
 
 def wait_for_result(stack: Stack, dag: str, run: str) -> str:
@@ -383,7 +383,7 @@ def test_prefect_trains_and_serves(stack: Stack) -> None:
     run = prefect.launch("training", partition="2013-01-31")
     assert prefect.result(run)["state_name"] == "Completed"
     assert stack.project.mlflow()["aliases"] == {"champion": 1}
-    wait_for(lambda: stack.serves(1), 60, "the champion to be served")
+    wait_for(lambda: stack.serves(1), 180, "the champion to be served")
 
     # A run whose worker crashes is started again by the worker that follows.
     def trains() -> bool | None:
