@@ -11,17 +11,16 @@ import http.client
 import math
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from receivers import free_port
 
 from .measure import Command, CommandError, MemorySampler, Usage
 from .results import MEGABYTE, Row
@@ -41,7 +40,6 @@ OURS, PEER = "serving", "peer: mlflow models serve"
 # Runs in the project: writes what each side is sent, for each number of rows.
 BODIES = """
 import json, sys
-from pathlib import Path
 import polars as pl
 from flight_delays.domain.features import FEATURES, features
 from flight_delays.serving.openapi import as_json
@@ -56,16 +54,6 @@ for count in map(int, sys.argv[2:]):
     split = {"columns": known.columns, "data": [list(row) for row in known.iter_rows()]}
     (folder / f"peer-{count}.json").write_text(json.dumps({"dataframe_split": split}))
 """
-
-
-class RestWorkspace(Workspace):
-    """The default project with `serving: rest`."""
-
-    def render(self, folder: Path) -> Command:
-        """Return the command that makes a project in a folder."""
-        plain = super().render(folder)
-        arguments = (*plain.arguments[:2], "--data", "serving=rest", *plain.arguments[2:])
-        return Command(arguments, plain.folder, plain.environment)
 
 
 @dataclass(frozen=True)
@@ -102,9 +90,7 @@ class Load:
 
 def serving(bench: Bench) -> None:
     """Ask both servers for predictions of one row and of a thousand."""
-    workspace = RestWorkspace(bench.workspace.folder / "rest")
-    workspace.folder.mkdir()
-    workspace.template = bench.workspace.template
+    workspace = bench.workspace.variant(serving="rest")
     workspace.command(workspace.python.with_name("flight-delays"), "run", "training").measure()
     workspace.command(
         workspace.python, "-c", BODIES, workspace.folder, *map(str, REQUESTS)
@@ -206,7 +192,7 @@ def _median_quantile(loads: Sequence[Load], share: float) -> float:
 
 @contextlib.contextmanager
 def _ours(workspace: Workspace) -> Iterator[Side]:
-    port = _free_port()
+    port = free_port()
     command = workspace.command(
         workspace.python, "-m", "flight_delays.serving", SERVING_PORT=f"{port}"
     )
@@ -216,7 +202,7 @@ def _ours(workspace: Workspace) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def _peer(workspace: Workspace) -> Iterator[Side]:
-    port = _free_port()
+    port = free_port()
     database = workspace.project / "var" / "mlflow" / "mlflow.db"
     command = workspace.command(
         *(workspace.python.with_name("mlflow"), "models", "serve", "--env-manager", "local"),
@@ -270,9 +256,3 @@ def _status(port: int, path: str) -> int:
 def _cpu(process: psutil.Process) -> float:
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return sum(time.user + time.system for time in times)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -194,7 +194,7 @@ def airflow(bench: Bench) -> None:
 def engines(bench: Bench) -> None:
     """Run the training pipeline on each engine, against the plain runner in the same project."""
     for engine, most in MAX_ENGINE_RATIO.items():
-        workspace = bench.workspace.variant(engine)
+        workspace = bench.workspace.variant(orchestrator=engine)
         program = workspace.python.with_name("flight-delays")
         plain = workspace.command(program, "run", "training")
         call = f"from flight_delays.engine.{engine} import run; run()"

@@ -23,18 +23,19 @@ FOREIGN = ("AIRFLOW_", "MLFLOW_", "PIPELINE_", "PYTHON", "SLACK_", "SMTP_", "UV_
 class Workspace:
     """Makes each thing when it is first asked for.
 
-    The project is the one that `copier copy --defaults` gives, unless it is of another engine.
+    The project is the one that `copier copy --defaults` gives, but for the answers named.
     """
 
-    def __init__(self, folder: Path, engine: str = "airflow") -> None:
+    def __init__(self, folder: Path, **answers: str) -> None:
         self.folder = folder
-        self.engine = engine
+        self.answers = {"orchestrator": "airflow", **answers}
 
-    def variant(self, engine: str) -> Workspace:
-        """Return the workspace of a project on another engine, from the same template."""
-        if engine == self.engine:
+    def variant(self, **answers: str) -> Workspace:
+        """Return the workspace of a project with other answers, from the same template."""
+        wanted = {**self.answers, **answers}
+        if wanted == self.answers:
             return self
-        other = Workspace(self.folder / engine, engine)
+        other = Workspace(self.folder / "-".join(answers.values()), **wanted)
         other.folder.mkdir()
         other.template = self.template
         return other
@@ -76,8 +77,8 @@ class Workspace:
     def render(self, folder: Path) -> Command:
         """Return the command that makes a project in a folder."""
         copier = Path(sys.executable).with_name("copier")
-        answer = f"orchestrator={self.engine}"
-        options = ("--defaults", "--quiet", "--data", answer)
+        data = (f"--data={name}={answer}" for name, answer in self.answers.items())
+        options = ("--defaults", "--quiet", *data)
         return self.command(copier, "copy", *options, self.template, folder)
 
     @functools.cached_property

@@ -119,10 +119,13 @@ def open_client(log: Path, port: str) -> httpx.Client:
     """Return a client of the REST interface, logged in as `poe up` says."""
     found = re.search(r"admin / (\S+)", log.read_text())
     assert found
-    address = f"http://127.0.0.1:{port}"
-    token = httpx.post(
-        f"{address}/auth/token", json={"username": "admin", "password": found[1]}, timeout=60
-    )
+    return connect(f"http://127.0.0.1:{port}", found[1])
+
+
+def connect(address: str, password: str) -> httpx.Client:
+    """Return a client of the REST interface, logged in as its administrator."""
+    login = {"username": "admin", "password": password}
+    token = httpx.post(f"{address}/auth/token", json=login, timeout=60)
     headers = {"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"}
     return httpx.Client(base_url=f"{address}/api/v2", headers=headers, timeout=60)
 

@@ -18,13 +18,7 @@ import pytest
 from receivers import Mailbox, Webhook, free_port
 
 from .faults import FAILS_ONCE, HANGS, fault
-from .projects import (
-    Project,
-    children_of,
-    make_installed_project,
-    runs_of,
-    training_result,
-)
+from .projects import Project, children_of, make_installed_project, runs_of, training_result
 from .stories import QUICK, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -15,13 +15,7 @@ import pytest
 from receivers import free_port
 
 from . import services
-from .projects import (
-    Project,
-    children_of,
-    make_installed_project,
-    runs_of,
-    training_result,
-)
+from .projects import Project, children_of, make_installed_project, runs_of, training_result
 from .stories import wait_for
 from .test_prefect import Prefect, process_of
 

@@ -28,7 +28,7 @@ from .docker import GATEWAY, docker_engine
 from .projects import Project, children_of, make_installed_project, runs_of
 from .stand_ins import build_stand_ins, images_of
 from .stories import QUICK, wait_for
-from .test_airflow import Airflow
+from .test_airflow import Airflow, connect
 from .test_dagster import Dagster
 from .test_prefect import Prefect
 
@@ -80,17 +80,18 @@ class Stack:
     project: Project
     ports: dict[str, str]
 
-    def docker(self, *arguments: str, check: bool = True) -> str:
+    def docker(self, *arguments: str, stderr: int = subprocess.PIPE) -> str:
         """Run docker in the project's folder and return what it prints."""
         done = subprocess.run(
             ["docker", *arguments],
             cwd=self.project.path,
             env={**os.environ, **self.project.environment},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             check=False,
         )
-        assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
     def inside(self, service: str, *command: str) -> str:
@@ -104,12 +105,7 @@ class Stack:
 
     def logs(self, container: str) -> str:
         """Return all that a container printed."""
-        command = ["docker", "logs", container]
-        done = subprocess.run(
-            command, env={**os.environ, **self.project.environment}, check=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        return done.stdout
+        return self.docker("logs", container, stderr=subprocess.STDOUT)
 
     def crash(self, container: str) -> None:
         """End a container's main process as a crash would, which Docker starts again."""
@@ -130,24 +126,21 @@ class Stack:
 
     def airflow(self) -> Airflow:
         """Return a client of Airflow's REST interface."""
-        address = self.address("AIRFLOW_PORT")
-        login = {"username": "admin", "password": self.secret("AIRFLOW_ADMIN_PASSWORD")}
-        token = httpx.post(f"{address}/auth/token", json=login, timeout=60).raise_for_status()
-        headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
-        return Airflow(httpx.Client(base_url=f"{address}/api/v2", headers=headers, timeout=60))
+        password = self.secret("AIRFLOW_ADMIN_PASSWORD")
+        return Airflow(connect(self.address("AIRFLOW_PORT"), password))
 
-    def served_version(self) -> int | None:
-        """Return the version of the model that the REST service serves now."""
-        with contextlib.suppress(httpx.HTTPError):
-            headers = {"Authorization": f"Bearer {self.secret('SERVING_TOKEN')}"}
-            page = httpx.get(f"{self.address('SERVING_PORT')}/model", headers=headers, timeout=10)
-            version: int | None = page.raise_for_status().json()["version"]
-            return version
-        return None
+    def rest(self) -> httpx.Client:
+        """Return a client of the REST service."""
+        headers = {"Authorization": f"Bearer {self.secret('SERVING_TOKEN')}"}
+        address = self.address("SERVING_PORT")
+        return httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False)
 
     def serves(self, version: int) -> bool | None:
         """Return True once the REST service serves a version."""
-        return self.served_version() == version or None
+        with contextlib.suppress(httpx.HTTPError), self.rest() as client:
+            page = client.get("/model").raise_for_status().json()
+            return page["version"] == version or None
+        return None
 
     def metric(self, query: str) -> float | None:
         """Return what Prometheus answers to a query; None without a result."""
@@ -185,12 +178,10 @@ class Load:
 
     def _ask(self) -> None:
         rows = sample_rows(self.stack.project, 3)
-        headers = {"Authorization": f"Bearer {self.stack.secret('SERVING_TOKEN')}"}
-        address = f"{self.stack.address('SERVING_PORT')}/predict"
-        with httpx.Client(headers=headers, timeout=30, trust_env=False) as client:
+        with self.stack.rest() as client:
             while not self._ended.wait(0.1):
                 try:
-                    answer = client.post(address, json={"rows": rows}).raise_for_status().json()
+                    answer = client.post("/predict", json={"rows": rows}).raise_for_status().json()
                     assert len(answer["predictions"]) == 3, answer
                     self.versions.add(answer["model_version"])
                     self.count += 1

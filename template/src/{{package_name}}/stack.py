@@ -7,7 +7,7 @@ What a service is called and how to log in stands at the service itself, in labe
 from __future__ import annotations
 
 import base64
-import hashlib
+import functools
 import json
 import os
 import re
@@ -26,7 +26,7 @@ from rich.table import Table
 
 from .platform import tracking
 from .platform.errors import StackError
-from .platform.paths import project_root
+from .platform.paths import folder_digest, project_root
 from .platform.settings import load_settings
 
 out = Console()
@@ -82,6 +82,15 @@ def up() -> None:
     create_secrets(project_root())
     require_services()
     build()
+    start()
+
+
+def start() -> None:
+    """Start everything, wait until it is healthy, and say where it is.
+
+    Raises:
+        StackError: Something is not healthy; holds its last lines.
+    """
     wait = ["--wait", "--wait-timeout", f"{READY_WITHIN_SECONDS}"]
     done = compose("up", "--detach", "--remove-orphans", *wait, check=False)
     if done.returncode != 0:
@@ -135,17 +144,16 @@ def status() -> None:
     require_services()
     table = Table("service", "state", "since", box=None, padding=(0, 2, 0, 0))
     services = states()
-    ending = one_shots()
     wanted = configuration()["services"].keys()
     missing = sorted(wanted - {service["Service"] for service in services})
     for service in services:
-        style = "green" if is_well(service, ending) else "red"
+        style = "green" if is_well(service) else "red"
         table.add_row(service["Name"], f"[{style}]{service['Status']}[/]", service["RunningFor"])
     for name in missing:
         table.add_row(name, "[red]not there[/]: uv run poe stack up", "")
     out.print(table)
     print_addresses()
-    well = not missing and all(is_well(service, ending) for service in services)
+    well = not missing and all(map(is_well, services))
     raise typer.Exit(0 if well else 1)
 
 
@@ -192,6 +200,7 @@ def restore(folder: Folder, yes: Yes = False) -> None:
         raise StackError(f"{archives[name]}: the stack has no volume '{name}'")
     if not yes:
         typer.confirm("This replaces all data of the stack. Go on?", abort=True)
+    create_secrets(project_root())
     build()
     compose("stop")
     # Makes volumes that are not there.
@@ -210,7 +219,7 @@ def restore(folder: Folder, yes: Yes = False) -> None:
             compose("exec", "--no-TTY", "postgres", *create)
             load = ["pg_restore", "--username=pipeline", "--exit-on-error", "--dbname", dump.stem]
             compose("exec", "--no-TTY", "postgres", *load, stdin=file)
-    up()
+    start()
 
 
 def create_secrets(root: Path) -> list[str]:
@@ -276,13 +285,10 @@ def run(
     Raises:
         StackError: It failed and `check` is set.
     """
-    # An empty variable would win over what .env says since.
-    environment = {name: value for name, value in os.environ.items() if value}
-    environment["DEPLOY_CONFIG"] = digest(project_root() / "deploy")
     done = subprocess.run(
         command,
         cwd=project_root(),
-        env=environment,
+        env=environment(),
         stdin=stdin or subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
@@ -291,6 +297,18 @@ def run(
     if check and done.returncode != 0:
         raise StackError(f"failed with {done.returncode}, see above: {' '.join(command[:6])} …")
     return done
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Return the variables of every program.
+
+    A container that reads some of deploy/ when it starts has DEPLOY_CONFIG as a label, so that it
+    is replaced when a file there has changed.
+    """
+    # An empty variable would win over what .env says since.
+    kept = {name: value for name, value in os.environ.items() if value}
+    return {**kept, "DEPLOY_CONFIG": folder_digest(project_root() / "deploy")}
 
 
 def compose(
@@ -303,22 +321,12 @@ def compose(
     return run(["docker", "compose", *arguments], check=check, stdin=stdin, stdout=stdout)
 
 
+@functools.cache
 def configuration() -> dict[str, Any]:
-    """Return the whole of compose.yaml with all that it includes, resolved."""
+    """Return the whole of compose.yaml with all that it includes, resolved; asked for once."""
     done = compose("config", "--format", "json", stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def digest(folder: Path) -> str:
-    """Return a fingerprint of all files below a folder.
-
-    A container that reads some of them when it starts has it as a label, so that it is replaced
-    when one has changed.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    texts = (f"{path.relative_to(folder)}".encode() + path.read_bytes() for path in files)
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 def require_services() -> None:
@@ -340,15 +348,10 @@ def states() -> list[Service]:
     return sorted((json.loads(line) for line in lines), key=lambda service: service["Name"])
 
 
-def one_shots() -> set[str]:
-    """Return the services that do their work and end."""
-    services = configuration()["services"].items()
-    return {name for name, service in services if service.get("restart") == "no"}
-
-
-def is_well(service: Service, ending: set[str]) -> bool:
+def is_well(service: Service) -> bool:
     """Return whether a service runs healthily, or is one of those that end, and ended well."""
-    if service["Service"] in ending and service["State"] == "exited":
+    configured = configuration()["services"].get(service["Service"], {})
+    if configured.get("restart") == "no" and service["State"] == "exited":
         return bool(service["ExitCode"] == 0)
     return service["State"] == "running" and service["Health"] in ("healthy", "")
 
@@ -356,9 +359,8 @@ def is_well(service: Service, ending: set[str]) -> bool:
 def complaints() -> str:
     """Return the last lines of every service that is not well."""
     texts = []
-    ending = one_shots()
     for service in states():
-        if is_well(service, ending):
+        if is_well(service):
             continue
         show = ["docker", "logs", "--tail", "20", service["ID"]]
         printed = run(show, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,7 +1,8 @@
-"""Where the project lies. Standard library only: DAG files are parsed with it."""
+"""Where the project lies, and what is in a folder. Standard library only: DAG files need it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def project_root() -> Path:
             f"no config/pipeline.toml in {root}: set PIPELINE_HOME to the project's folder"
         )
     return root
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the SHA-256 of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def config_file(root: Path) -> Path:

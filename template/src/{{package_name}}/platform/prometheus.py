@@ -20,11 +20,11 @@ from upath import UPath
 from ..domain import problem
 from ..domain.features import STABLE_FEATURES
 from ..refs import Run
-from . import storage, tracking
+from . import tracking
 from .logs import get_logger
 from .redact import redact
 from .settings import Gate, load_environment, load_settings
-from .stage import StageRecord
+from .stage import StageRecord, read_checked_days
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -71,7 +71,7 @@ def run_metrics(
     results = {record.stage: record.result for record in records if record.result is not None}
     _add_outcome(page, run, records, failed, url)
     _add_stages(page, records, failed)
-    _add_data(page, run, results, problems)
+    _add_data(page, run, results, read_checked_days(run, records), problems)
     _add_model(page, results)
     return page.registry
 
@@ -161,9 +161,14 @@ def _add_stages(page: _Page, records: Sequence[StageRecord], failed: Sequence[st
     )
 
 
-def _add_data(page: _Page, run: Run, results: Mapping[str, dict[str, Any]], problems: int) -> None:
+def _add_data(
+    page: _Page,
+    run: Run,
+    results: Mapping[str, dict[str, Any]],
+    days: Sequence[Mapping[str, Any]],
+    problems: int,
+) -> None:
     settings = load_settings()
-    days = _checked_days(run, results)
     if days:
         rows, invalid = (sum(day[key] for day in days) for key in ("rows", "quarantined"))
         page.add("pipeline_validation_rows", "Rows that were checked.", rows)
@@ -206,15 +211,6 @@ def _add_model(page: _Page, results: Mapping[str, dict[str, Any]]) -> None:
         numbers = {metric: math.nan if n is None else n for metric, n in limits.items()}
         documentation = f"[gates.metrics] {bound}; NaN where there is none."
         page.add_each(f"pipeline_gate_{bound}", documentation, "metric", numbers)
-
-
-def _checked_days(run: Run, results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what the validate stage wrote about each day, also when it rejected them."""
-    if "ingest" not in results:
-        return []
-    fingerprint = results["ingest"]["fingerprint"]
-    path = storage.artifact_path("validation", f"{run.partition}", f"{fingerprint}.json")
-    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def _send(gateway: str, registry: CollectorRegistry, group: dict[str, str]) -> None:

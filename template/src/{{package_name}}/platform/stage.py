@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
@@ -149,6 +150,16 @@ def read_records(run_key: str) -> list[StageRecord]:
     files = (entry for entry in folder.iterdir() if entry.suffix == ".json")
     records = [StageRecord.model_validate_json(entry.read_text()) for entry in files]
     return sorted(records, key=lambda record: record.started)
+
+
+def read_checked_days(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+    """Return what the validate stage wrote about each day, also when it rejected them."""
+    snapshots = [one.result for one in records if one.stage == "ingest" and one.result is not None]
+    if not snapshots:
+        return []
+    name = f"{snapshots[-1]['fingerprint']}.json"
+    path = storage.artifact_path("validation", f"{run.partition}", name)
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def _check_reference(stage_name: str, parameter: str, hint: Any, value: Any) -> Any:

@@ -7,7 +7,6 @@ to its user alone, and nothing is loaded whose content is not what was downloade
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..platform import storage, tracking
 from ..platform.errors import PipelineError
-from ..platform.paths import project_root
+from ..platform.paths import folder_digest, project_root
 from ..platform.redact import redact
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Cache:
 
     def keep(self, description: Description) -> None:
         """Make a fetched version the one to start with, and remove the others."""
-        kept = _Kept(description=description, digest=_digest(self._files(description.key)))
+        kept = _Kept(description=description, digest=folder_digest(self._files(description.key)))
         temporary = self._folder / f".{os.getpid()}.json"
         temporary.write_text(kept.model_dump_json(indent=1), encoding="utf-8")
         os.replace(temporary, self._folder / "champion.json")
@@ -117,7 +116,7 @@ class Cache:
 
     def _verified(self, kept: _Kept) -> Path:
         files = self._files(kept.description.key)
-        if _digest(files) != kept.digest:
+        if folder_digest(files) != kept.digest:
             raise NotCached(f"the model in {self._folder} is not what was downloaded")
         return files
 
@@ -135,12 +134,3 @@ def key_of(version: ModelVersion) -> str:
     facts = (version.name, version.version, version.run_id, version.source)
     created = version.creation_timestamp
     return storage.fingerprint(registry_address(), *map(str, facts), str(created))
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()

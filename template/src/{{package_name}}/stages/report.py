@@ -18,7 +18,7 @@ from ..platform.answers import MONITORING
 from ..platform.logs import get_logger
 from ..platform.redact import redact
 from ..platform.settings import load_settings
-from ..platform.stage import StageRecord, read_records, stage
+from ..platform.stage import StageRecord, read_checked_days, read_records, stage
 from ..refs import (
     CandidateRef,
     DatasetRef,
@@ -292,11 +292,7 @@ def _data(records: list[StageRecord]) -> list[tuple[str, int]]:
 
 def _checked_days(run: Run, records: list[StageRecord]) -> list[dict[str, Any]]:
     """Return what the validate stage wrote about days that have invalid rows or problems."""
-    raw = _latest(records, "ingest", DatasetRef)
-    if raw is None:
-        return []
-    path = storage.artifact_path("validation", f"{run.partition}", f"{raw.fingerprint}.json")
-    days = json.loads(path.read_text()) if path.exists() else []
+    days = read_checked_days(run, records)
     return [day for day in days if day["quarantined"] or day["problems"]]
 
 
