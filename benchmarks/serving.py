@@ -40,6 +40,7 @@ OURS, PEER = "serving", "peer: mlflow models serve"
 # Runs in the project: writes what each side is sent, for each number of rows.
 BODIES = """
 import json, sys
+from pathlib import Path
 import polars as pl
 from flight_delays.domain.features import FEATURES, features
 from flight_delays.serving.openapi import as_json
