@@ -29,6 +29,7 @@ RECIPES = {
     "prom/prometheus": "",
     "prom/pushgateway": "",
     "prom/alertmanager": "",
+    "prom/blackbox-exporter": "",
     "grafana/grafana": "",
 }
 HOST_FILES = ("etc/ssl/certs/ca-certificates.crt", "etc/pip.conf", "etc/uv/uv.toml")

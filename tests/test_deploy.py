@@ -45,6 +45,17 @@ OWN_WORDS = {
 }
 
 
+# The secrets of services that run no stage, and so need no more of .env.
+LOG_IN = {"MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"}
+OWN_SECRETS = {
+    "serving": {*LOG_IN, "SERVING_TOKEN"},
+    "mlflow": {
+        *LOG_IN, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY", "PGPASSWORD",
+    },
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module", params=SCAFFOLDS, ids=IDS)
 def project(request: pytest.FixtureRequest, render: Render) -> Path:
     """Return a scaffold's project, not installed."""
@@ -127,6 +138,12 @@ def test_ports_are_open_to_this_machine_only(services: dict[str, Any]) -> None:
     numbers = [port["published"] for port in published]
     assert len(numbers) == len(set(numbers))
     assert not any("network_mode" in service for service in services.values())
+
+
+def test_a_service_knows_no_secret_but_its_own(services: dict[str, Any]) -> None:
+    for name, allowed in OWN_SECRETS.items():
+        known = {key for key in services.get(name, {}).get("environment", {}) if SECRET.search(key)}
+        assert known - allowed == set(), name
 
 
 def test_images_of_others_are_pinned(services: dict[str, Any]) -> None:

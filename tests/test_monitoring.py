@@ -30,9 +30,18 @@ from .test_scaffolds import IDS, SCAFFOLDS
 WATCHED: dict[str, Any] = {"monitoring": "prometheus", "serving": "rest"}
 # What others than the project's own code count.
 OTHERS = {
-    *("up", "ALERTS", "push_time_seconds", "push_failure_time_seconds"),
+    *("up", "probe_success", "ALERTS", "push_time_seconds", "push_failure_time_seconds"),
     *("alertmanager_notifications_total", "alertmanager_notifications_failed_total"),
     "process_resident_memory_bytes",
+}
+# Services that Prometheus does not ask.
+NOT_ASKED = {
+    # The API server's page says how they are.
+    *("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
+    # They answer to nobody, and show as runs that do not end; Docker watches them.
+    *("airflow-worker", "dagster-daemon", "dagster-worker", "prefect-worker"),
+    # Only looked at.
+    *("blackbox", "grafana"),
 }
 # Debian's names of programs.
 PROGRAMS = {"prometheus": "prometheus", "pushgateway": "prometheus-pushgateway"}
@@ -118,7 +127,8 @@ def test_everything_that_is_asked_is_a_service(path: Path, render: Render) -> No
     services = {
         name
         for file in (project / "deploy" / "compose").glob("*.yaml")
-        for name in (yaml.safe_load(file.read_text()).get("services") or {})
+        for name, service in (yaml.safe_load(file.read_text()).get("services") or {}).items()
+        if file.name != "common.yaml" and service.get("restart") != "no"
     }
     read = yaml.safe_load(config.read_text())
     asked = [*read["scrape_configs"], *read["alerting"]["alertmanagers"]]
@@ -126,6 +136,7 @@ def test_everything_that_is_asked_is_a_service(path: Path, render: Render) -> No
         target for job in asked for entry in job["static_configs"] for target in entry["targets"]
     }
     assert {target.partition(":")[0] for target in targets} - {"localhost"} <= services
+    assert services - {target.partition(":")[0] for target in targets} <= NOT_ASKED
     assert ("serving:8000" in targets) == (project / "deploy" / "compose" / "serving.yaml").exists()
 
 

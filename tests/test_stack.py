@@ -264,6 +264,8 @@ def test_two_workers_train_into_postgres_and_object_storage(stack: Stack) -> Non
     wait_for(lambda: stack.serves(1), 180, "the champion to be served")
     succeeded = 'pipeline_last_success_timestamp_seconds{pipeline="training"}'
     wait_for(lambda: stack.metric(succeeded), 90, "the run's metrics in Prometheus")
+    # Airflow with its scheduler, MLflow, PostgreSQL, Redis and the object storage.
+    wait_for(lambda: stack.metric("sum(probe_success) == 5"), 90, "all that is probed to answer")
 
 
 @pytest.mark.parametrize("stack", ["airflow"], indirect=True)
@@ -394,6 +396,8 @@ def test_prefect_trains_and_serves(stack: Stack) -> None:
     assert refused.status_code == 401
     # Prometheus has the password.
     wait_for(lambda: stack.metric('up{job="prefect-server"}') or None, 90, "Prefect's own metrics")
+    # Prefect, MLflow, PostgreSQL and the object storage.
+    wait_for(lambda: stack.metric("sum(probe_success) == 4"), 90, "all that is probed to answer")
 
 
 CHAMPION = "from {0}.platform import tracking; print(tracking.require_champion().version)"

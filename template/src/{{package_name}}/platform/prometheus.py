@@ -52,15 +52,15 @@ def push(
 
     def send(gateway: str) -> None:
         _send(gateway, run_metrics(run, records, failed, problems, url), {"pipeline": run.pipeline})
-        # Last, and of no pipeline: MLflow may not answer, and both pipelines know the champion.
-        _send(gateway, champion_metrics(), {})
+        # Last, and of no pipeline: MLflow may not answer, and each run knows of both.
+        _send(gateway, project_metrics(), {})
 
     _attempt(send)
 
 
 def push_champion() -> None:
     """Push which version is champion, where no run has moved the alias; never raises."""
-    _attempt(lambda gateway: _send(gateway, champion_metrics(), {}))
+    _attempt(lambda gateway: _send(gateway, project_metrics(), {}))
 
 
 def run_metrics(
@@ -76,9 +76,15 @@ def run_metrics(
     return page.registry
 
 
-def champion_metrics() -> CollectorRegistry:
-    """Return which version is champion and since when it exists; empty without a champion."""
-    page = _Page()
+def project_metrics() -> CollectorRegistry:
+    """Return which pipelines have a schedule and, where there is one, the champion and its age."""
+    page, schedule = _Page(), load_settings().schedule
+    page.add_each(
+        "pipeline_scheduled",
+        "1 for a pipeline with a schedule, 0 for one that is run by hand only.",
+        "pipeline",
+        {"training": bool(schedule.training), "inference": bool(schedule.inference)},
+    )
     champion = tracking.version_of(tracking.CHAMPION)
     if champion is not None:
         version, created = int(champion.version), champion.creation_timestamp / 1000
@@ -132,8 +138,6 @@ def _add_outcome(
         page.add("pipeline_last_run_duration_seconds", "From first stage to end.", seconds)
     if not failed:
         page.add("pipeline_last_success_timestamp_seconds", "When a run last succeeded.", now)
-    scheduled = bool(getattr(load_settings().schedule, run.pipeline))
-    page.add("pipeline_scheduled", "1 when it has a schedule, 0 when by hand only.", scheduled)
 
 
 def _add_stages(page: _Page, records: Sequence[StageRecord], failed: Sequence[str]) -> None:

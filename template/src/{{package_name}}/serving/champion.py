@@ -58,11 +58,13 @@ class Check:
     Attributes:
         checked: When the registry was last asked; None before the first time.
         answered: When it last answered.
+        version: Which version was champion when it last answered; None without one.
         error: What was wrong, in a sentence.
     """
 
     checked: datetime | None = None
     answered: datetime | None = None
+    version: int | None = None
     error: str | None = None
 
     @property
@@ -107,15 +109,18 @@ class Follower:
         """Ask the registry once, and load its champion if it is another one; never raises."""
         now = datetime.now(UTC)
         answered: datetime | None = now
+        version: int | None = None
         try:
-            error = self._load(tracking.require_champion())
+            found = tracking.require_champion()
+            version, error = int(found.version), self._load(found)
         except NoChampion as none:
             error, self._crowned = str(none), False
         except Exception as failure:
-            answered, error = self.last.answered, f"no answer: {_sentence(failure)}"
+            answered, version = self.last.answered, self.last.version
+            error = f"no answer: {_sentence(failure)}"
         if error and error != self.last.error:
             log.warning("%s", error)
-        self.last = Check(now, answered, error)
+        self.last = Check(now, answered, version, error)
         self._first.set()
 
     def _follow(self) -> None:

@@ -56,6 +56,11 @@ class Metrics:
             of_champion(lambda champion: champion.description.version),
         )
         self._gauge(
+            "serving_champion_version",
+            "Registry version of the champion when MLflow last answered; NaN without one.",
+            lambda: float("nan") if follower.last.version is None else follower.last.version,
+        )
+        self._gauge(
             "serving_model_age_seconds",
             "Time since the served model was registered; NaN while none is loaded.",
             of_champion(lambda champion: time.time() - champion.description.created.timestamp()),
