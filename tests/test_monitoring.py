@@ -40,8 +40,8 @@ NOT_ASKED = {
     *("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
     # They answer to nobody, and show as runs that do not end; Docker watches them.
     *("airflow-worker", "dagster-daemon", "dagster-worker", "prefect-worker"),
-    # Only looked at.
-    *("blackbox", "grafana"),
+    # It asks itself as localhost; the others are only looked at.
+    *("prometheus", "blackbox", "grafana"),
 }
 # Debian's names of programs.
 PROGRAMS = {"prometheus": "prometheus", "pushgateway": "prometheus-pushgateway"}
