@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The servers that the distributed and the monitoring suites need, from Debian's packages; needs root
+# What the distributed, the monitoring and the CI suites need, from Debian's packages; needs root
 # the first time.
 set -euo pipefail
 
 missing=()
+[[ -x /usr/bin/curl ]] || missing+=(curl)
 [[ -x /usr/bin/redis-server ]] || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || missing+=(postgresql)
 [[ -x /usr/bin/promtool ]] || missing+=(prometheus)

@@ -64,6 +64,7 @@ BAD_ANSWERS = [
     ("tracking", "wandb", "is not in ['mlflow_local', 'mlflow_server', 'mlflow_remote']"),
     ("serving", "grpc", "is not in ['batch', 'rest']"),
     ("monitoring", "nagios", "is not in ['prometheus', 'none']"),
+    ("ci", "jenkins", "is not in ['github', 'gitlab', 'none']"),
     ("workers", "some", "is not in ['single_machine', 'distributed']"),
     # Without an answer to `tracking` it is mlflow_local.
     ("workers", "distributed", "Distributed workers share no disk, and mlflow_local is a file"),
