@@ -56,8 +56,8 @@ def configure(
     ] = False,
 ) -> None:
     """Configure logging before any command."""
-    # The doctor must be able to tell what is wrong with the settings.
-    sick = context.invoked_subcommand == "doctor"
+    # The doctor must be able to tell what is wrong with the settings, an update to repair it.
+    sick = context.invoked_subcommand in ("doctor", "update")
     settings = Logging() if sick else load_settings().logging
     json_lines = json_logs or settings.json_lines
     # A terminal shows progress instead, unless somebody wants to read along.
@@ -179,6 +179,20 @@ def doctor(
         checks = run_checks(send=send, on_start=status.update)
     out.print(render(checks))
     raise typer.Exit(exit_status(checks))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def update(context: typer.Context) -> None:
+    """Update to the template's newest release; other options go to `copier update`.
+
+    Examples:
+        update
+
+        update --data monitoring=none
+    """
+    from .update import update as update_project
+
+    update_project(context.args)
 
 
 @alert_app.command("test")

@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .platform import alerts, storage, tracking, workers
+from .platform.errors import UpdateError
 from .platform.paths import project_root
 from .platform.redact import redact
 from .platform.settings import load_environment, load_settings
+from .update import find_versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 15.0
 TOTAL_SECONDS = 25.0
 _PROCESS_SECONDS = 14.0
+_TEMPLATE_SECONDS = 6.0
 _LONGEST_DETAIL = 600
 _PASSED, _ADVICE, _FAILED = ("✓", "green"), ("!", "yellow"), ("✗", "red")
 
@@ -174,6 +177,7 @@ def probes(send: bool = False) -> Iterator[Probe]:
         "run `git init && git add --all && git commit -m Start`: runs then record their commit",
         _git,
     )
+    yield Probe("template", "run `uv run poe update`", _template)
     yield Probe(
         "MLflow",
         "start the server, or correct MLFLOW_TRACKING_URI in .env",
@@ -284,6 +288,16 @@ def _git() -> str:
         raise Advice("no commit yet, so runs cannot record the commit of their code")
     changed = " and uncommitted changes" if tags["git.dirty"] == "true" else ""
     return f"commit {tags['mlflow.source.git.commit'][:10]}{changed}"
+
+
+def _template() -> str:
+    try:
+        found = find_versions(project_root(), _TEMPLATE_SECONDS)
+    except UpdateError as error:
+        return f"not compared: {error}"
+    if found.behind:
+        raise Advice(f"this project is at {found.current}, and {found.newest} is out")
+    return f"{found.current}, the newest"
 
 
 def _reach_mlflow() -> None:

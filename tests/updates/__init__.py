@@ -1,0 +1,1 @@
+"""What happens in years: what newer versions of the template change, and what a team does."""
