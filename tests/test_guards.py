@@ -45,6 +45,12 @@ MUTATIONS = [
         '"doc":',
     ),
     (
+        "unpickled_input",
+        f"{PACKAGE}/stages/score.py",
+        "tracking.load_model(",
+        "mlflow.sklearn.load_model(",
+    ),
+    (
         "training_on_unvalidated_data",
         f"{PACKAGE}/stages/featurize.py",
         "if not dataset.validated:",

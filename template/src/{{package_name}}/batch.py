@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from .domain.features import features
 from .platform import tracking
 from .platform.errors import BadInput, DataRejected
 from .platform.settings import load_settings
 from .stages.score import predict
-from .stages.validate import check_rows, read_problem, read_rows
+from .stages.validate import BROKEN_FILE, check_rows, read_problem, read_rows
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ def score_file(source: Path, target: Path) -> ScoredFile:
     limits = load_settings().validation.model_copy(update={"min_rows": 1})
     try:
         rows = read_rows(str(source))
-    except pl.exceptions.PolarsError as error:
+        valid, found = check_rows(rows, limits, partition=None, needs_label=False)
+    except BROKEN_FILE as error:
         raise DataRejected(source.name, [read_problem(error)]) from error
-    valid, found = check_rows(rows, limits, partition=None, needs_label=False)
     if found.problems:
         raise DataRejected(source.name, found.problems)
     champion = tracking.require_champion()

@@ -21,6 +21,10 @@ class StackError(PipelineError):
     """A service of the stack, or Docker itself, does not do what it should."""
 
 
+class UpdateError(PipelineError):
+    """The project was not updated from its template, or something is left to do."""
+
+
 class MissingUpstream(PipelineError):
     """A stage was called without the reference of the stage before it."""
 

@@ -15,6 +15,15 @@ _PASSWORD_IN_ADDRESS = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
 _SHORTEST = 4
 
 
+def redact_error(error: BaseException) -> None:
+    """Take the secrets out of what an exception, and what led to it, say."""
+    known: list[BaseException] = []
+    while error not in known:
+        known.append(error)
+        error.args = tuple(redact(part) if isinstance(part, str) else part for part in error.args)
+        error = error.__cause__ or error.__context__ or error
+
+
 def redact(text: str) -> str:
     """Return the text with secrets replaced by `***`, and in valid Unicode.
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -242,7 +243,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} "
-            f"(got {_shorten(problem['input'])})"
+            f"(got {_shown(problem)})"
             for problem in error.errors()
         ]
         raise SettingsError(
@@ -252,6 +253,9 @@ def load_settings() -> Settings:
         raise SettingsError(f"config/pipeline.toml is not readable as TOML: {error}") from None
 
 
-def _shorten(value: Any) -> str:
-    text = repr(value)
+def _shown(problem: ErrorDetails) -> str:
+    # What storage is opened with may be keys.
+    if "storage_options" in f"{problem['loc']} {problem['input']}":
+        return "***"
+    text = repr(problem["input"])
     return text if len(text) <= 80 else text[:77] + "..."

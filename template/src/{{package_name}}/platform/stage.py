@@ -19,6 +19,7 @@ from . import alerts, storage
 from .deadline import EXIT_CODE, deadline
 from .errors import MissingUpstream, StageTimeout, UntrackedRun
 from .logs import CONTEXT, get_logger
+from .redact import redact, redact_error
 from .settings import load_settings
 
 log = get_logger(__name__)
@@ -95,7 +96,7 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
                 started=started,
                 seconds=round(time.perf_counter() - clock, 3),
                 result=result.model_dump(mode="json") if result is not None else None,
-                error=f"{type(error).__name__}: {error}" if error is not None else None,
+                error=redact(f"{type(error).__name__}: {error}") if error is not None else None,
                 exit_code=exit_code,
             )
             if error is None:
@@ -127,6 +128,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
             with deadline(label, limit, before_process_ends):
                 result = function(*bound.args, **bound.kwargs)
         except BaseException as caught:
+            # The engine logs it, too.
+            redact_error(caught)
             error = caught
             raise
         finally:

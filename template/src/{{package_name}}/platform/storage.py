@@ -52,7 +52,8 @@ def fingerprint(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_local(path: UPath) -> bool:
+def is_local(path: UPath) -> bool:
+    """Return whether a path is on this machine."""
     return path.protocol in ("", "file", "local")
 
 
@@ -67,7 +68,7 @@ def atomic(path: UPath) -> Iterator[Path]:
     A block that raises leaves nothing. A killed process leaves a file in `.tmp` of the artefact
     root, never one under a final name; `sweep_temporary` removes it.
     """
-    if _is_local(path):
+    if is_local(path):
         folder = Path(str(_temporary_root())) / f"{socket.gethostname()}-{os.getpid()}"
         folder.mkdir(parents=True, exist_ok=True)
     else:
@@ -78,7 +79,7 @@ def atomic(path: UPath) -> Iterator[Path]:
     try:
         yield temporary
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _is_local(path):
+        if is_local(path):
             temporary.chmod(0o644)
             os.replace(temporary, str(path))
         else:
@@ -93,7 +94,7 @@ def sweep_temporary() -> None:
     A folder of this host goes when its process is gone; one of another host after a day.
     """
     root = _temporary_root()
-    if not _is_local(root) or not root.is_dir():
+    if not is_local(root) or not root.is_dir():
         return
     for folder in Path(str(root)).iterdir():
         host, _, pid = folder.name.rpartition("-")
@@ -148,7 +149,7 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
     import polars as pl
 
     path = UPath(uri)
-    if _is_local(path):
+    if is_local(path):
         return pl.read_parquet(str(path), columns=columns)
     return pl.read_parquet(path.read_bytes(), columns=columns)
 
@@ -182,7 +183,7 @@ def source_folder(settings: Settings) -> UPath:
 
 def source_file(settings: Settings, partition: date) -> UPath:
     """Return where the source keeps a partition."""
-    return source_folder(settings) / settings.data.file.format(partition=partition)
+    return source_folder(settings) / settings.data.file.replace("{partition}", f"{partition}")
 
 
 def source_partitions(settings: Settings) -> list[date]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from .answers import TRACKING
 from .errors import NoChampion, SettingsError
 from .logs import get_logger
 from .paths import project_root
+from .redact import redact
 from .settings import load_environment, load_settings
 
 if TYPE_CHECKING:
@@ -80,13 +82,20 @@ def client() -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """Return the project's experiment, created at the first call."""
-    name = load_settings().project.slug
+    """Return the project's experiment, created at the first call; asked for once a process.
+
+    So an alert can link to a run although MLflow no longer answers.
+    """
+    return _experiment_id(tracking_uri(), load_settings().project.slug)
+
+
+@functools.cache
+def _experiment_id(uri: str, name: str) -> str:
     experiment = client().get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None
-    if tracking_uri().startswith("sqlite:///"):
+    if uri.startswith("sqlite:///"):
         location = (project_root() / "var" / "mlflow" / "artifacts").as_uri()
     return str(client().create_experiment(name, artifact_location=location))
 
@@ -97,6 +106,8 @@ def run_url(run_id: str) -> str:
     port = os.environ.get("MLFLOW_PORT", "5000")
     base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
     base = (os.environ.get("MLFLOW_UI_URL") or base).rstrip("/")
+    # The address may hold a password, and links are shown to everybody.
+    base = re.sub(r"//[^/@]*@", "//", base)
     return f"{base}/#/experiments/{experiment_id()}/runs/{run_id}"
 
 
@@ -164,7 +175,7 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     """Log parameters; logging the same values again is allowed."""
     from mlflow.entities import Param
 
-    entities = [Param(key, str(value)[:6000]) for key, value in params.items()]
+    entities = [Param(key, redact(str(value))[:6000]) for key, value in params.items()]
     client().log_batch(run_id, params=entities)
 
 

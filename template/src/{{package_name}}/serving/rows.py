@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -285,8 +286,11 @@ def _time(zoned: bool) -> Callable[[str], datetime]:
 
 def _shown(value: Any) -> Any:
     """Return a value as an error message may show it."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        # What 1e999 has become: JSON cannot say it.
+        return value if math.isfinite(value) else "a very large number"
     if isinstance(value, int):
         # Others' parsers lose digits beyond, and Python refuses to print very many.
         return value if abs(value) < 2**53 else "a very large number"

@@ -78,6 +78,9 @@ def _window(settings: Settings, run: Run, attempt: int) -> list[date]:
 
 def _snapshot(settings: Settings, day: date) -> PartitionFile:
     source = storage.source_file(settings, day)
+    # Some programs write a folder under a file's name; a pipe would be waited for.
+    if storage.is_local(source) and not source.is_file():
+        raise DataRejected(f"{day}", [f"unreadable_file: {source} is no file"])
     data = source.read_bytes()
     digest = hashlib.sha256(data).hexdigest()[:16]
     rows = _count_rows(day, source.suffix, data)
@@ -96,7 +99,7 @@ def _count_rows(day: date, suffix: str, data: bytes) -> int:
     try:
         scan = pl.scan_csv if suffix == ".csv" else pl.scan_parquet
         return int(scan(io.BytesIO(data)).select(pl.len()).collect().item())
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataRejected(f"{day}", [f"unreadable_file: {error}"]) from error
 
 

@@ -27,8 +27,9 @@ from ..refs import CandidateRef, FeaturesRef, Run
 
 log = get_logger(__name__)
 
-# Every trial is in MLflow; a log line each would drown the others.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+# Every trial is in MLflow; a log line each would drown the others. The error of one that fails is
+# the stage's, and may hold a secret until the stage has ended.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 # What the logged model needs to be loaded again; naming it saves MLflow a slow guess.
 REQUIREMENTS = ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")

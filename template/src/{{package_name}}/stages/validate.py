@@ -25,11 +25,14 @@ log = get_logger(__name__)
 
 ROW = "__row__"
 CONTRACT = Flights.to_schema()
-# What pandera calls checks that fail for a column as a whole rather than for some of its rows.
-COLUMN_CHECKS = {
-    "column_in_dataframe": "missing_column",
-    "dtype": "wrong_type",
-}
+# What polars raises on a file that it cannot make sense of, and Python on dates beyond its own. A
+# panic is no `Exception`.
+BROKEN_FILE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OverflowError,
+    ValueError,
+)
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Findings:
         problems: Broken limits, each starting with the check's name; any of them rejects.
         checks: How many rows failed each `column: check`.
         invalid: Rows that failed a check, with the checks in `failed_checks`.
+        first_invalid: The first of them, to be shown.
     """
 
     partition: date | None
@@ -47,6 +51,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     checks: dict[str, int] = field(default_factory=dict)
     invalid: pl.DataFrame = field(default_factory=pl.DataFrame)
+    first_invalid: list[dict[str, Any]] = field(default_factory=list)
 
 
 @stage
@@ -119,11 +124,13 @@ def _check_file(
 ) -> tuple[pl.DataFrame, Findings]:
     try:
         frame = read_rows(file.uri)
-    except pl.exceptions.PolarsError as error:
+        valid, found = check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
+        found.first_invalid = found.invalid.head(20).to_dicts()
+        return valid, found
+    except BROKEN_FILE as error:
         found = Findings(partition=file.partition, rows=file.rows)
         found.problems.append(read_problem(error))
         return pl.DataFrame(), found
-    return check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
 
 
 def check_rows(
@@ -143,14 +150,17 @@ def check_rows(
             f"too_few_rows: {frame.height} rows, at least {limits.min_rows} needed"
         )
     typed, failures = _conform(frame, needs_label=needs_label)
+    if missing := [name for name in CONTRACT.columns if name not in typed.columns]:
+        found.problems += [f"missing_column: {name}" for name in missing]
+        return pl.DataFrame(), found
     try:
         valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
     except pa.errors.SchemaErrors as error:
         failures.append(error.failure_cases.select("column", "check", "failure_case", "index"))
-        check = pl.col("check").str.extract(r"^(\w+)")
-        broken = failures[-1].filter(check.is_in(list(COLUMN_CHECKS)))
+        # Fails for a column as a whole rather than for some of its rows.
+        broken = failures[-1].filter(pl.col("check").str.starts_with("dtype("))
         if broken.height:
-            found.problems += [_column_problem(row) for row in broken.iter_rows(named=True)]
+            found.problems += [_wrong_type(row) for row in broken.iter_rows(named=True)]
             return pl.DataFrame(), found
     if failures:
         valid, found.invalid, found.checks = _quarantine(frame, typed, failures)
@@ -192,7 +202,8 @@ def read_rows(uri: str) -> pl.DataFrame:
     Integers keep 64 bits, so that one too large for its column is found in its row.
 
     Raises:
-        polars.exceptions.PolarsError: The file is broken, or a CSV value is not of its type.
+        polars.exceptions.PolarsError: The file is broken, or a CSV value is not of its type; see
+            `BROKEN_FILE`.
     """
     if not uri.endswith(".csv"):
         return storage.read_parquet(uri)
@@ -203,7 +214,7 @@ def read_rows(uri: str) -> pl.DataFrame:
     return pl.read_csv(io.BytesIO(UPath(uri).read_bytes()), schema_overrides=types)
 
 
-def read_problem(error: pl.exceptions.PolarsError) -> str:
+def read_problem(error: BaseException) -> str:
     """Return what `read_rows` raised as a problem that begins with the check's name."""
     # The words polars has for a value in a CSV; everything else is a broken file.
     check = "wrong_type" if "could not parse" in str(error) else "unreadable_file"
@@ -299,12 +310,9 @@ def _null_problems(valid: pl.DataFrame, limits: Validation, *, needs_label: bool
     return problems
 
 
-def _column_problem(failure: dict[str, Any]) -> str:
-    check = failure["check"].split("(")[0]
-    if check == "dtype":
-        wanted = failure["check"].removeprefix("dtype('").removesuffix("')")
-        return f"wrong_type: {failure['column']} is {failure['failure_case']}, not {wanted}"
-    return f"missing_column: {failure['failure_case']}"
+def _wrong_type(failure: dict[str, Any]) -> str:
+    wanted = failure["check"].removeprefix("dtype('").removesuffix("')")
+    return f"wrong_type: {failure['column']} is {failure['failure_case']}, not {wanted}"
 
 
 def _write_report(run: Run, raw: DatasetRef, findings: list[Findings]) -> str:
@@ -315,7 +323,7 @@ def _write_report(run: Run, raw: DatasetRef, findings: list[Findings]) -> str:
             "quarantined": found.invalid.height,
             "problems": found.problems,
             "failed_checks": found.checks,
-            "first_invalid_rows": found.invalid.head(20).to_dicts(),
+            "first_invalid_rows": found.first_invalid,
         }
         for found in findings
     ]
