@@ -11,7 +11,24 @@ import pytest
 from copier import run_copy
 
 ROOT = Path(__file__).resolve().parents[1]
+# With several processes these begin first, so that none of them is what all wait for at the end.
+LONGEST = ["test_stack", "test_switching", "test_scaffolds"]
 Render = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each process whole files, and each scaffold to one: their tests share a project.
+
+    There may be one Docker engine only.
+    """
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        shared = parameters.params.get("scaffold") if parameters else None
+        alone = shared.stem if shared else item.path.stem
+        group = "docker" if alone in ("test_docker", "test_stack") else alone
+        item.add_marker(pytest.mark.xdist_group(group))
+    names = [*LONGEST, ""]
+    items.sort(key=lambda item: names.index(item.path.stem if item.path.stem in names else ""))
 
 
 @pytest.fixture(scope="session", autouse=True)

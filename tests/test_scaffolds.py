@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from . import licences
 from .conftest import ROOT, git
 from .projects import Project, make_installed_project
 from .test_questions import CONFIG, QUESTIONS, choices
@@ -107,6 +108,15 @@ def test_code_is_clean_at_birth(scaffold: Project) -> None:
     assert "Success: no issues found" in checked.stdout
 
 
+def test_hooks_pass_at_birth(scaffold: Project) -> None:
+    done = scaffold.run("pre-commit", "run", "--all-files")
+
+    hooks = yaml.safe_load((scaffold.path / ".pre-commit-config.yaml").read_text())["repos"][0][
+        "hooks"
+    ]
+    assert done.stdout.count("Passed\n") == len(hooks)
+
+
 def test_its_own_tests_pass(scaffold: Project) -> None:
     done = scaffold.run("poe", "test")
 
@@ -149,6 +159,22 @@ def test_its_pipelines_run_on_its_engine(scaffold: Project) -> None:
         run for run in scaffold.mlflow()["runs"] if run["tags"].get("pipeline.name") == "inference"
     ]
     assert parent["metrics"]["rows.score"] > 500
+
+
+def test_no_licence_binds_the_user(scaffold: Project) -> None:
+    """Each package is permissive or has its reason in docs/dependencies.md, as ours are there."""
+    found = licences.installed(scaffold.path)
+    found.pop(scaffold.answers["project_slug"])
+    excused = licences.rows("Licences")
+    binding = {
+        package: licence
+        for package, licence in found.items()
+        if not licences.families(licence) <= licences.FAMILIES.keys() and package not in excused
+    }
+    assert binding == {}
+    for package, cells in licences.rows().items():
+        if package in found and package not in excused:
+            assert set(cells[1].split(", ")) <= licences.families(found[package]), package
 
 
 def test_nothing_that_git_should_not_hold(scaffold: Project) -> None:
