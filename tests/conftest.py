@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from copier import run_copy
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 # With several processes these begin first, so that none of them is what all wait for at the end.
@@ -16,17 +18,26 @@ LONGEST = ["test_stack", "test_switching", "test_scaffolds"]
 Render = Callable[..., Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each process whole files, and each scaffold to one: their tests share a project.
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process whole files, and each scaffold to one: their tests share a project.
 
     There may be one Docker engine only.
     """
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        shared = parameters.params.get("scaffold") if parameters else None
-        alone = shared.stem if shared else item.path.stem
-        group = "docker" if alone in ("test_docker", "test_stack") else alone
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem
+        if file in ("test_docker", "test_stack"):
+            return "docker"
+        return nodeid.rpartition("[")[2] if file == "test_scaffolds" else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    """Spread the tests over processes."""
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
     names = [*LONGEST, ""]
     items.sort(key=lambda item: names.index(item.path.stem if item.path.stem in names else ""))
 
