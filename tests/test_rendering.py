@@ -5,6 +5,7 @@ import fnmatch
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,7 @@ from copier import run_copy, run_update
 
 from .conftest import Render, git, make_project
 from .markdown import visible
-from .test_questions import CONFIG, QUESTIONS, choices, read_project
+from .test_questions import CONFIG, QUESTIONS, choices, read_answers, read_project
 
 EXTRAS: list[dict[str, Any]] = [
     {"alerting": [], "serving": "batch", "monitoring": "none", "ci": "none"},
@@ -129,6 +130,21 @@ def test_no_file_names_another_variant(projects: list[Project], question: str, a
         if (match := words.search(path) or words.search(read_by_users(path, content)))
     }
     assert not found
+
+
+@pytest.mark.parametrize("orchestrator", choices(QUESTIONS["orchestrator"]))
+def test_code_is_tidy_under_the_longest_name(orchestrator: str, render: Render) -> None:
+    """A long package makes long lines: what has to be several lines is so under any name."""
+    everything = {"serving": "rest", "tracking": "mlflow_server", "workers": "distributed"}
+    name = " ".join(["Longest"] * 8)
+    project = render(orchestrator=orchestrator, project_name=name, **everything)
+
+    assert len(read_answers(project)["package_name"]) == 50
+    for command in (("check",), ("format", "--diff")):
+        done = subprocess.run(
+            ["ruff", *command, "."], cwd=project, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
 
 
 def test_table_of_owners_names_files_that_exist(sources: Path) -> None:
