@@ -82,33 +82,29 @@ def client() -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """Return the project's experiment, created at the first call; asked for once a process.
-
-    So an alert can link to a run although MLflow no longer answers.
-    """
-    return _experiment_id(tracking_uri(), load_settings().project.slug)
-
-
-@functools.cache
-def _experiment_id(uri: str, name: str) -> str:
+    """Return the project's experiment, created at the first call."""
+    name = load_settings().project.slug
     experiment = client().get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
     location = None
-    if uri.startswith("sqlite:///"):
+    if tracking_uri().startswith("sqlite:///"):
         location = (project_root() / "var" / "mlflow" / "artifacts").as_uri()
     return str(client().create_experiment(name, artifact_location=location))
 
 
 def run_url(run_id: str) -> str:
-    """Return the address of a run's page in the MLflow UI, at $MLFLOW_UI_URL where that is set."""
+    """Return the address of a run's page in the MLflow UI, at $MLFLOW_UI_URL where that is set.
+
+    MLflow is not asked: an alert about a server that hangs must not wait for it.
+    """
     uri = tracking_uri()
     port = os.environ.get("MLFLOW_PORT", "5000")
     base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
     base = (os.environ.get("MLFLOW_UI_URL") or base).rstrip("/")
     # The address may hold a password, and links are shown to everybody.
     base = re.sub(r"//[^/@]*@", "//", base)
-    return f"{base}/#/experiments/{experiment_id()}/runs/{run_id}"
+    return f"{base}/#/runs/{run_id}"
 
 
 def engine_url(run: Run) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -80,7 +79,7 @@ def report(run: Run, failed: list[str] | None = None) -> ReportRef:
     """
     records = [record for record in read_records(run.key) if record.stage != "report"]
     failures = find_failures(run, records, failed or [])
-    url = _link(tracking.run_url, run.tracking_run_id)
+    url = tracking.run_url(run.tracking_run_id)
     html = render(run, records, failures, url)
     path = storage.artifact_path("reports", run.pipeline, f"{run.partition}", f"{run.key}.html")
     uri = storage.write_text(path, html)
@@ -152,8 +151,7 @@ def render(run: Run, records: list[StageRecord], failures: list[Failure], url: s
         state=_state(run, failures, evaluation, promotion, scores, monitor),
         failures=failures,
         tracking_url=url,
-        experiment_url=url.partition("/runs/")[0],
-        engine_url=_link(tracking.engine_url, run),
+        engine_url=_engine_url(run),
         reasons=[_split_verdict(reason) for reason in decided.reasons] if decided else [],
         evaluation=evaluation,
         monitor=monitor,
@@ -181,11 +179,11 @@ def _push_metrics(
         prometheus.push(run, records, failed, problems, url)
 
 
-def _link(find: Callable[[Any], str], of: Any) -> str:
+def _engine_url(run: Run) -> str:
     try:
-        return find(of)
+        return tracking.engine_url(run)
     except Exception as error:  # an unreachable server must not cost the page
-        log.warning("a link is missing in the report: %s", redact(str(error)))
+        log.warning("no link to the engine in the report: %s", redact(str(error)))
         return ""
 
 
