@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.conftest import git, make_project  # noqa: E402
+from tests.conftest import copy_sources, git, make_project  # noqa: E402
 from tests.locks import RESOLUTIONS, lock, moved  # noqa: E402
 from tests.projects import lift_certifi  # noqa: E402
 
@@ -55,9 +54,7 @@ def generate(scaffold: str, folder: Path) -> Path:
     """Render a scaffold of the working tree below a folder; returns the project's."""
     answers = yaml.safe_load((ROOT / "scaffolds" / f"{scaffold}.yml").read_text())
     # Without git: of a repository Copier would take the last release.
-    ignored = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__")
-    shutil.copytree(ROOT, folder / "template", ignore=ignored)
-    make_project(folder / "template", folder / "project", answers)
+    make_project(copy_sources(folder / "template"), folder / "project", answers)
     lift_certifi(folder / "project" / "pyproject.toml")
     return folder / "project"
 

@@ -64,12 +64,7 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the working tree, uncommitted work too, as a plain folder."""
-    folder = tmp_path_factory.mktemp("sources")
-    for name in git(ROOT, "ls-files", "-z", "-co", "--exclude-standard").split("\0"):
-        if (source := ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name)
-    return folder
+    return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="session")
@@ -103,12 +98,27 @@ def render(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     return render
 
 
+def copy_sources(folder: Path) -> Path:
+    """Copy the working tree, uncommitted work too, into a folder, and return that."""
+    for name in git(ROOT, "ls-files", "-z", "-co", "--exclude-standard").split("\0"):
+        if (source := ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    return folder
+
+
 def make_project(
     template: Path, folder: Path, answers: dict[str, Any], with_data: bool = False
 ) -> None:
     """Render a template into a folder, without a question and without trust."""
     exclude = () if with_data else ("*.parquet",)
     run_copy(str(template), folder, data=answers, exclude=exclude, defaults=True, quiet=True)
+
+
+def commit_all(folder: Path, message: str) -> None:
+    """Commit all there is in a folder."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", f"--message={message}")
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .conftest import git, make_project
+from .conftest import commit_all, git, make_project
 
 # What runs of a project have recorded in MLflow, read with the project's own MLflow.
 SUMMARY = """
@@ -102,8 +102,7 @@ def make_installed_project(sources: Path, folder: Path, **answers: Any) -> Proje
     make_project(sources, folder, answers, with_data=True)
     lift_certifi(folder / "pyproject.toml")
     git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=Generate")
+    commit_all(folder, "Generate")
     given = yaml.safe_load((folder / ".copier-answers.yml").read_text())
     python = find_python(given["python_version"])
     project = Project(folder, given["package_name"], python, given)

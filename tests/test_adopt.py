@@ -12,7 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from .conftest import ROOT, git
+from .conftest import ROOT, commit_all, git
 from .projects import Project, find_python
 
 GUIDE = (ROOT / "docs" / "adopt.md").read_text()
@@ -86,8 +86,7 @@ def make_repository(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=Seven versions of parcels")
+    commit_all(folder, "Seven versions of parcels")
     return folder
 
 

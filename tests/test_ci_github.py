@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import git
+from .conftest import commit_all, git
 from .projects import Project, make_installed_project
 from .services import install
 from .test_generated_ci import CI, UPDATE
@@ -61,8 +61,7 @@ def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def project(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project of the first version, committed with its lock file."""
     project = make_installed_project(repository, tmp_path_factory.mktemp("github") / "project")
-    git(project.path, "add", "uv.lock")
-    git(project.path, "commit", "--quiet", "--message=Lock")
+    commit_all(project.path, "Lock")
     return project
 
 

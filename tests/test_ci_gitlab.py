@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import git
+from .conftest import commit_all, git
 from .projects import Project, make_installed_project
 from .test_generated_ci import GITLAB
 from .workflows import FEW_TESTS, ONE_CANDIDATE, STAGE, Forge, release, service, take_back
@@ -40,8 +40,7 @@ def project(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Proje
     """Return a project of the first version, committed with its lock file."""
     folder = tmp_path_factory.mktemp("gitlab") / "project"
     project = make_installed_project(repository, folder, ci="gitlab", orchestrator="dagster")
-    git(project.path, "add", "uv.lock")
-    git(project.path, "commit", "--quiet", "--message=Lock")
+    commit_all(project.path, "Lock")
     return project
 
 

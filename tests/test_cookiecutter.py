@@ -18,7 +18,7 @@ from cookiecutter.utils import create_env_with_context  # type: ignore[import-un
 from copier import run_copy
 from jinja2 import Environment, FileSystemLoader
 
-from .conftest import ROOT, git
+from .conftest import ROOT, commit_all, git
 from .test_questions import CONFIG, QUESTIONS, choices, read_answers
 from .test_quoting import make_texts
 
@@ -338,8 +338,7 @@ def test_project_from_a_remote_address_is_updated(server: Path, desk: Desk, tmp_
 
     release(server, "v0.2.0")
     git(project, "init", "--quiet")
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message=Start")
+    commit_all(project, "Start")
     desk.copier("update", "--defaults", project)
     assert read_answers(project)["_commit"] == "v0.2.0"
     assert (project / "NEWS").read_text() == "v0.2.0\n"

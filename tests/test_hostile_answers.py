@@ -21,17 +21,16 @@ from copier import run_copy, run_update
 from copier._cli import CopierApp
 from copier.errors import ForbiddenPathError
 from dotenv import dotenv_values
-from hypothesis import Phase, assume, given, settings
+from hypothesis import Phase, assume, given
 from hypothesis import strategies as st
 from jinja2 import FileSystemLoader, StrictUndefined, Template
 from jinja2.sandbox import SandboxedEnvironment
 
 from .conftest import ROOT, Render, git, make_project
+from .in_project.hostile_examples import examples
 from .markdown import visible
 from .test_questions import QUESTIONS, read_answers, read_project
-from .test_rendering import READERS
-
-FACTOR = int(os.environ.get("HOSTILE_EXAMPLES", "1"))
+from .test_rendering import NAMES, READERS
 
 # What does something in at least one of the places an answer is written to, or is shown in.
 ATTACKS = [
@@ -85,25 +84,14 @@ CHECKS = {
     "author_name": "check_text(text, 250)",
     "author_email": "check_email(text)",
 }
+# A smaller example is not worth many more projects.
+GENERATE = [Phase.generate]
 # Each stands for one free answer, and occurs nowhere else.
 SENTINELS = {
     "project_name": "Sentinelproject",
     "description": "Sentineldescription",
     "author_name": "Sentinelauthor",
 }
-NAMES = {"project_slug": "some-slug", "package_name": "some_package"}
-
-
-def examples(count: int) -> settings:
-    """Return how often a property is tried: the same examples each time unless more are wanted."""
-    return settings(
-        max_examples=count * FACTOR,
-        derandomize=FACTOR == 1,
-        deadline=None,
-        database=None,
-        # A smaller example is not worth many more projects.
-        phases=[Phase.generate],
-    )
 
 
 @cache
@@ -161,7 +149,7 @@ def test_an_answer_is_refused_in_a_sentence_or_accepted(question: str) -> None:
     assert question not in FREE or "" in said.values()
 
 
-@examples(300)
+@examples(300, phases=GENERATE)
 @given(text=TEXTS)
 def test_an_accepted_answer_is_read_back_from_every_format(text: str) -> None:
     for question in FREE:
@@ -187,7 +175,7 @@ def assert_same_markdown(layout: str, text: str) -> None:
     assert shown == (plain[0].replace("plain", lines), plain[1])
 
 
-@examples(300)
+@examples(300, phases=GENERATE)
 @given(text=TEXTS)
 def test_names_derived_from_an_accepted_name_are_accepted(text: str) -> None:
     assume(not refusal("project_name", text))
@@ -211,7 +199,7 @@ def test_invisible_characters_are_refused(question: str) -> None:
 
 
 @pytest.mark.parametrize("question", CHECKS)
-@examples(4)
+@examples(4, phases=GENERATE)
 @given(data=st.data())
 def test_a_refused_answer_names_its_question_and_leaves_nothing(
     sources: Path, tmp_path_factory: pytest.TempPathFactory, question: str, data: st.DataObject
@@ -258,7 +246,7 @@ def copy(template: Path, target: Path, answers: Path) -> None:
 # --- whole projects ------------------------------------------------------------------------------
 
 
-@examples(5)
+@examples(5, phases=GENERATE)
 @given(
     project_name=one_line("project_name", least=5),
     description=one_line("description", least=5),

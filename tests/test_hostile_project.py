@@ -27,7 +27,8 @@ def project(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def run_inside(project: Project, name: str) -> None:
     """Run a module of in_project/ as one of the project's tests."""
-    shutil.copy(IN_PROJECT / name, project.path / "tests")
+    for module in ("hostile_examples.py", name):
+        shutil.copy(IN_PROJECT / module, project.path / "tests")
     done = project.run("--with", "hypothesis>=6.140,<7", "pytest", f"tests/{name}", check=False)
     assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
     assert " passed" in done.stdout

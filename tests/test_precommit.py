@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT, git
+from .conftest import ROOT, commit_all, git
 from .projects import Project, make_installed_project
 
 CONFIG = ROOT / "template" / ".pre-commit-config.yaml"
@@ -45,8 +45,7 @@ def project(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project with the hooks installed, committed with its lock file."""
     folder = tmp_path_factory.mktemp("hooks") / "project"
     project = make_installed_project(sources, folder, orchestrator="dagster")
-    git(project.path, "add", "uv.lock")
-    git(project.path, "commit", "--quiet", "--message=Lock")
+    commit_all(project.path, "Lock")
     project.run("pre-commit", "install")
     return project
 

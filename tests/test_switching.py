@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from copier import run_update
 
-from .conftest import git
+from .conftest import commit_all, git
 from .projects import Project, make_installed_project, training_result
 from .test_questions import CONFIG, QUESTIONS, choices
 
@@ -124,18 +124,12 @@ def moving(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Moving:
             )
         else:
             file.write_text((file.read_text() if file.exists() else "") + text)
-    commit(project, "Our work")
+    commit_all(project.path, "Our work")
     project.run("poe", "run", "--partition", "2013-01-30")
     moving.before = project.mlflow()
     assert moving.before["aliases"] == {"champion": 1}
     assert training_result(moving.before) == training_result(project.run_alone("2013-01-30"))
     return moving
-
-
-def commit(project: Project, message: str) -> None:
-    """Commit all there is."""
-    git(project.path, "add", "--all")
-    git(project.path, "commit", "--quiet", f"--message={message}")
 
 
 def test_the_circuit_makes_every_move_once() -> None:
@@ -167,7 +161,7 @@ def test_switching(moving: Moving, old: str, new: str) -> None:
     assert f'name = "{PACKAGES[new]}"' in lock
     assert f'name = "{PACKAGES[old]}"' not in lock
     assert 'name = "tabulate"' in lock
-    commit(project, f"Move to {new}")
+    commit_all(project.path, f"Move to {new}")
     # A DAG of the team's own cannot find the helpers of an engine that is gone.
     folders = ("src", "tests", *FOLDERS.get(new, []))
     project.run("ruff", "check", *folders)

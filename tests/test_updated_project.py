@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import git
+from .conftest import commit_all, git
 from .projects import Project, make_installed_project
 from .updates import changes, team
-from .updates.projects import NEW, OLD, commit, release
+from .updates.projects import NEW, OLD, release
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,12 +31,12 @@ def living(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     git(template, "init", "--quiet", "--initial-branch=main")
     release(template, OLD)
     project = make_installed_project(template, template.parent / "project")
-    commit(project.path, "Lock")
+    commit_all(project.path, "Lock")
     team.work(project.path, "airflow")
     subprocess.run(
         ["uv", "lock", "--quiet", "--python", project.python], cwd=project.path, check=True
     )
-    commit(project.path, "Lock what we added")
+    commit_all(project.path, "Lock what we added")
     for change in changes.CHANGES:
         change(template)
     release(template, NEW)
@@ -46,7 +46,7 @@ def living(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert f"from {OLD} to {NEW}" in done.stdout
     assert git(project.path, "diff", "--name-only", "--diff-filter=U") == ""
     assert team.lost(project.path, "airflow") == []
-    commit(project.path, "Update")
+    commit_all(project.path, "Update")
     return project
 
 
@@ -93,7 +93,7 @@ def test_a_forgotten_mark_stops_check_and_commit(living: Project) -> None:
     assert done.returncode == 1
     assert "README.md" in done.stderr
 
-    commit(living.path, "Who looks at this?")
+    commit_all(living.path, "Who looks at this?")
     for command in (("poe", "check"), ("pre-commit", "run", "--all-files", "check-merge-conflict")):
         stopped = living.run(*command, check=False)
         assert stopped.returncode == 1

@@ -19,10 +19,10 @@ import pytest
 import yaml
 from packaging.version import Version
 
-from .conftest import ROOT, git
+from .conftest import ROOT, commit_all, git
 from .test_questions import QUESTIONS, choices, read_answers
 from .updates import changes, team
-from .updates.projects import NEW, OLD, Updated, commit, make_old_project, owned, release, update
+from .updates.projects import NEW, OLD, Updated, make_old_project, owned, release, update
 
 ENGINES: list[str] = choices(QUESTIONS["orchestrator"])
 
@@ -40,7 +40,7 @@ def releases(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, change in changes.FURTHER.items():
         git(repository, "checkout", "--quiet", "-b", name, NEW)
         change(repository)
-        commit(repository, name)
+        commit_all(repository, name)
     git(repository, "checkout", "--quiet", "main")
     return repository
 
@@ -254,7 +254,7 @@ def rewrite_address(address: str) -> Callable[[Path], None]:
         (project / ".copier-answers.yml").write_text(
             yaml.safe_dump({**answers, "_src_path": address})
         )
-        commit(project, "Another address")
+        commit_all(project, "Another address")
 
     return rewrite
 
@@ -265,12 +265,12 @@ def change_a_file(project: Path) -> None:
 
 def lose_the_answers(project: Path) -> None:
     (project / ".copier-answers.yml").unlink()
-    commit(project, "Tidy up")
+    commit_all(project, "Tidy up")
 
 
 def lose_the_version(project: Path) -> None:
     changes.substitute(project / ".copier-answers.yml", r"^_commit: .*\n", "")
-    commit(project, "Tidy up")
+    commit_all(project, "Tidy up")
 
 
 def lose_the_history(project: Path) -> None:

@@ -23,12 +23,12 @@ from flight_delays.platform.settings import load_settings
 from flight_delays.refs import Pipeline, Run
 from flight_delays.stages.ingest import ingest
 from flight_delays.stages.validate import BROKEN_FILE, validate
-from hypothesis import HealthCheck, assume, given, settings
+from hostile_examples import examples
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 DAY = date(2013, 1, 28)
 DAYS = [DAY - timedelta(days=back) for back in (2, 1, 0)]
-FACTOR = int(os.environ.get("HOSTILE_EXAMPLES", "1"))
 VARIABLES = {
     "TRAINING__WINDOW_DAYS": "3",
     "TRAINING__WIDER_WINDOW_DAYS": "3",
@@ -40,17 +40,6 @@ VARIABLES = {
 ROWS = sandbox.sample(DAY)
 PARQUET = sandbox.as_parquet(ROWS)
 CSV = ROWS.write_csv().encode()
-
-
-def examples(count: int) -> settings:
-    """Return how often a property is tried: the same examples each time unless more are wanted."""
-    return settings(
-        max_examples=count * FACTOR,
-        derandomize=FACTOR == 1,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +113,13 @@ def cut(first: float, last: float) -> Change:
     return lambda data: data[: _at(min(first, last), data)] + data[_at(max(first, last), data) :]
 
 
+def damage(data: bytes, changes: list[Change], least: bytes) -> bytes:
+    """Apply changes one after another; where one leaves nothing, `least` is left."""
+    for change in changes:
+        data = change(data) or least
+    return data
+
+
 # Often near the end, where a Parquet file describes itself.
 POSITIONS = st.floats(0, 1) | st.floats(0.8, 1)
 CHANGES = st.one_of(
@@ -134,23 +130,17 @@ CHANGES = st.one_of(
 )
 
 
-@examples(120)
+@examples(120, suppress_health_check=list(HealthCheck))
 @given(changes=st.lists(CHANGES, min_size=1, max_size=4), pipeline=PIPELINES)
 def test_a_damaged_parquet(source: Path, changes: list[Change], pipeline: Pipeline) -> None:
-    data = PARQUET
-    for change in changes:
-        data = change(data) or b"P"
-    deliver(source, data)
+    deliver(source, damage(PARQUET, changes, b"P"))
     check(pipeline)
 
 
-@examples(80)
+@examples(80, suppress_health_check=list(HealthCheck))
 @given(changes=st.lists(CHANGES, min_size=1, max_size=4), pipeline=PIPELINES)
 def test_a_damaged_csv(source: Path, changes: list[Change], pipeline: Pipeline) -> None:
-    data = CSV
-    for change in changes:
-        data = change(data) or b","
-    deliver(source, data, "csv")
+    deliver(source, damage(CSV, changes, b","), "csv")
     _good_days_as_csv(source)
     check(pipeline, "{partition}.csv")
 
@@ -256,7 +246,7 @@ EDITS = st.one_of(
 )  # fmt: skip
 
 
-@examples(200)
+@examples(200, suppress_health_check=list(HealthCheck))
 @given(
     edits=st.lists(EDITS, min_size=1, max_size=4),
     bad_row=st.booleans(),

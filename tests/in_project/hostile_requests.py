@@ -24,11 +24,11 @@ from flight_delays.serving.cache import Description
 from flight_delays.serving.champion import Champion
 from flight_delays.serving.openapi import as_json
 from flight_delays.serving.settings import ServingSettings
-from hypothesis import HealthCheck, given, settings
+from hostile_examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-FACTOR = int(os.environ.get("HOSTILE_EXAMPLES", "1"))
 MAX_BYTES = 1_000_000
 ROWS: list[dict[str, Any]] = as_json(sandbox.sample().head(3))
 GOOD = json.dumps({"rows": ROWS}).encode()
@@ -57,17 +57,6 @@ KINDS = [
     *("application/x-java-serialized-object", "application/xml", "application/json, text/html"),
     *("application/vnd.apache.parquet", "application/x-npz", "APPLICATION/JSON"),
 ]
-
-
-def examples(count: int) -> settings:
-    """Return how often a property is tried: the same examples each time unless more are wanted."""
-    return settings(
-        max_examples=count * FACTOR,
-        derandomize=FACTOR == 1,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +174,7 @@ VALUES = st.recursive(
 FIELDS = st.dictionaries(st.sampled_from([*ROWS[0], "x", ""]), VALUES, max_size=4)
 
 
-@examples(150)
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(changes=FIELDS, whole=VALUES, where=st.sampled_from(["row", "rows", "body"]))
 def test_any_json_is_answered_or_refused(
     app: FastAPI, changes: dict[str, Any], whole: Any, where: str
@@ -196,7 +185,7 @@ def test_any_json_is_answered_or_refused(
         assert_refused(answer)
 
 
-@examples(100)
+@examples(100, suppress_health_check=list(HealthCheck))
 @given(at=st.floats(0, 1), what=st.binary(min_size=1, max_size=6), kind=st.sampled_from(KINDS))
 def test_any_bytes_are_answered_or_refused(app: FastAPI, at: float, what: bytes, kind: str) -> None:
     place = int(at * len(GOOD))

@@ -11,7 +11,7 @@ from typing import Any
 
 from copier import run_copy
 
-from ..conftest import git
+from ..conftest import commit_all, git
 from . import team
 
 # Each engine with another way of tracking.
@@ -51,7 +51,7 @@ def make_old_project(template: Path, path: Path, engine: str) -> Path:
         quiet=True,
     )
     git(path, "init", "--quiet", "--initial-branch=main")
-    commit(path, "Generate")
+    commit_all(path, "Generate")
     team.work(path, engine)
     return path
 
@@ -79,13 +79,8 @@ def update(project: Path, *options: str, lock: str = "exit 0") -> subprocess.Com
 
 def release(repository: Path, tag: str) -> None:
     """Release what is in the folder of a template."""
-    commit(repository, tag)
+    commit_all(repository, tag)
     git(repository, "tag", tag)
-
-
-def commit(folder: Path, message: str) -> None:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", f"--message={message}")
 
 
 def owned(project: Path) -> dict[str, bytes]:

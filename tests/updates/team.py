@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..conftest import git
+from ..conftest import commit_all
 from ..test_switching import MINE, README, STAGE
 from .changes import substitute
 
@@ -67,8 +67,7 @@ def work(project: Path, engine: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message=A year of our work")
+    commit_all(project, "A year of our work")
 
 
 def edits(engine: str) -> Iterator[tuple[Path, str, str]]:
