@@ -7,7 +7,7 @@ Runs in the project's environment; PIPELINE_DATA__SOURCE and PIPELINE_STORAGE__R
 
 import sys
 
-from flight_delays.platform.logs import setup_logging
+from flight_delays.core.logs import setup_logging
 from flight_delays.stages import run_stage
 
 

@@ -183,7 +183,7 @@ def metric_difference(workspace: Workspace) -> float:
 def airflow(bench: Bench) -> None:
     """Run the whole training DAG on Airflow, as `poe run` does."""
     workspace = bench.workspace
-    call = "from flight_delays.engine.airflow import run; run()"
+    call = "from flight_delays.orchestration.airflow.local import run; run()"
     bench.measure(
         "run, Airflow, first: no stores, no bytecode",
         workspace.command(workspace.python, "-c", call, PYTHONPYCACHEPREFIX=_bytecode(workspace)),
@@ -197,7 +197,7 @@ def engines(bench: Bench) -> None:
         workspace = bench.workspace.variant(orchestrator=engine)
         program = workspace.python.with_name("flight-delays")
         plain = workspace.command(program, "run", "training")
-        call = f"from flight_delays.engine.{engine} import run; run()"
+        call = f"from flight_delays.orchestration.{engine}.local import run; run()"
         ours = workspace.command(workspace.python, "-c", call)
         for warm_up in (plain, ours):
             warm_up.measure()

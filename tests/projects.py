@@ -17,7 +17,7 @@ from .conftest import commit_all, git, make_project
 # What runs of a project have recorded in MLflow, read with the project's own MLflow.
 SUMMARY = """
 import json
-from {package}.platform import tracking
+from {package}.core import tracking
 client, model = tracking.client(), tracking.model_name()
 def summary(run):
     return {{

@@ -20,13 +20,13 @@ MUTATIONS = [
     ("silent_failure", f"{PACKAGE}/pipeline.py", "alerts.send(failure_event(run, error))", "pass"),
     (
         "silent_failure_of_a_task",
-        f"{PACKAGE}/engine/airflow_dag.py",
+        f"{PACKAGE}/orchestration/airflow/tasks.py",
         '"on_failure_callback": alert_failure,',
         "",
     ),
     (
         "missing_hand_over",
-        f"{PACKAGE}/platform/stage.py",
+        f"{PACKAGE}/core/stage.py",
         "raise MissingUpstream(stage_name, parameter)",
         "return None",
     ),
@@ -40,7 +40,7 @@ MUTATIONS = [
     ("hard_coded_path", "config/pipeline.toml", '"data/sample"', '"/home/me/flights"'),
     (
         "task_without_a_time_limit",
-        f"{PACKAGE}/engine/airflow_dag.py",
+        f"{PACKAGE}/orchestration/airflow/tasks.py",
         '"execution_timeout":',
         '"doc":',
     ),
@@ -58,7 +58,7 @@ MUTATIONS = [
     ),
     (
         "untracked_run",
-        f"{PACKAGE}/platform/stage.py",
+        f"{PACKAGE}/core/stage.py",
         "if not run.tracking_run_id:",
         "if False:",
     ),

@@ -166,7 +166,7 @@ def test_the_schedule_is_set_and_backfill_runs_by_partition(stack: Stack) -> Non
     assert schedule["schedule"]["cron"] == "0 6 * * *"
 
     days = ["2013-02-01", "2013-02-02"]
-    backfill = (f"{stack.project.package}.engine.prefect", "backfill", "inference")
+    backfill = (f"{stack.project.package}.orchestration.prefect.local", "backfill", "inference")
     address = {"PREFECT_API_URL": f"{stack.prefect.address}/api"}
     stack.project.run("python", "-m", *backfill, days[0], days[-1], variables=address)
     predictions = stack.project.path / "var" / "artifacts" / "predictions"

@@ -70,7 +70,7 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         prefect = Prefect(f"http://127.0.0.1:{port}")
         services.wait_for_http(f"{prefect.address}/api/health", server, folder / "server.log")
-        module = f"{project.package}.engine.prefect"
+        module = f"{project.package}.orchestration.prefect.local"
         project.run("python", "-m", module, "deploy")
         logs = [folder / f"worker-{number}.log" for number in (1, 2)]
         for log in logs:

@@ -51,7 +51,7 @@ OWN_WORDS = {
     ("orchestrator", "prefect"): r"prefect",
     ("orchestrator", "kubeflow"): r"kubeflow|\bkfp\b",
     ("alerting", "slack"): r"slack",
-    ("alerting", "email"): r"(?<!aio)smtp|e-mail|alerts[./]email",
+    ("alerting", "email"): r"(?<!aio)smtp|e-mail|channels[./]smtp",
     ("problem", "classification"): r"classif",
     ("problem", "regression"): r"(?<!logistic )\bregression|regressor",
     ("tracking", "mlflow_server"): r"\bs3:9000|mlflow_auth",

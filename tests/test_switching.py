@@ -30,10 +30,10 @@ CIRCUIT = [
 MOVES = list(pairwise(CIRCUIT))
 # Files that only one engine's project has.
 OWN_FILES = {
-    "airflow": ["dags/training.py", "engine/airflow.py", "tests/test_dags.py"],
-    "dagster": ["definitions/__init__.py", "engine/dagster.py"],
-    "prefect": ["flows/training.py", "prefect.yaml", "engine/prefect.py"],
-    "kubeflow": ["pipelines/training.py", "engine/kubeflow.py"],
+    "airflow": ["dags/training.py", "orchestration/airflow/local.py", "tests/test_dags.py"],
+    "dagster": ["definitions.py", "orchestration/dagster/local.py"],
+    "prefect": ["flows/training.py", "prefect.yaml", "orchestration/prefect/local.py"],
+    "kubeflow": ["pipelines/training.py", "orchestration/kubeflow/local.py"],
 }
 FOLDERS = {"airflow": ["dags"], "prefect": ["flows"], "kubeflow": ["pipelines"]}
 # What the team wrote: a file of the template's and what is in it instead or in addition.
@@ -50,7 +50,7 @@ MINE = {
 
 from airflow.sdk import dag, task
 
-from flight_delays.engine.airflow_dag import DEFAULT_ARGS
+from flight_delays.orchestration.airflow.tasks import DEFAULT_ARGS
 
 
 @task
@@ -189,7 +189,7 @@ PACKAGES = {
 def own_files(project: Project, engine: str) -> list[Path]:
     """Return files that only this engine's project has."""
     package = project.path / "src" / project.package
-    inside = ("engine/", "definitions/")
+    inside = ("orchestration/", "defs/")
     return [
         (package if name.startswith(inside) else project.path) / name for name in OWN_FILES[engine]
     ]

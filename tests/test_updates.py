@@ -118,7 +118,7 @@ def test_changes_of_the_template_arrive_beside_edits(updated: Updated) -> None:
     services = updated.path / "deploy" / "compose" / team.SERVICES[updated.engine]
     assert "start_period: 299s" in services.read_text()
     # Where the team has changed nothing, a project is what a new one is.
-    metrics = (updated.path / team.PACKAGE / "platform/metrics/classification.py").read_text()
+    metrics = (updated.path / team.PACKAGE / "ml/metrics/classification.py").read_text()
     assert metrics.endswith(changes.ALIAS)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import polars as pl
 import pytest
 import sandbox
-from flight_delays.platform.errors import DataRejected, MissingPartitions
-from flight_delays.platform.settings import load_settings
-from flight_delays.refs import Pipeline, Run
+from flight_delays.core.errors import DataRejected, MissingPartitions
+from flight_delays.core.refs import Pipeline, Run
+from flight_delays.core.settings import load_settings
 from flight_delays.stages.ingest import ingest
 from flight_delays.stages.validate import BROKEN_FILE, validate
 from hostile_examples import examples

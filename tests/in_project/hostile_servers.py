@@ -19,9 +19,11 @@ from typing import Any
 import mlflow
 import pytest
 import sandbox
-from flight_delays import doctor, pipeline
-from flight_delays.platform import alerts, prometheus, tracking
-from flight_delays.platform.errors import DataRejected
+from flight_delays import alerts, pipeline
+from flight_delays.cli import doctor
+from flight_delays.core import tracking
+from flight_delays.core.errors import DataRejected
+from flight_delays.reporting import prometheus
 from flight_delays.stages.start import start
 from receivers import free_port, silent_server, webhook
 
@@ -97,7 +99,7 @@ def test_a_server_that_misbehaves_costs_a_run_no_more_than_the_time_limit(
         said = fail()
 
     kept = undelivered(failing)
-    assert set(kept) == {"email", "slack"}
+    assert set(kept) == {"smtp", "slack"}
     for record in kept.values():
         assert record["error"]
         assert said in record["event"]["error"]
@@ -136,7 +138,7 @@ def test_an_mlflow_server_that_hangs_ends_a_run_at_its_limit_and_is_told(failing
             "SLACK_WEBHOOK_URL": slack.url,
             "PIPELINE_LIMITS__STAGE_TIMEOUT_MINUTES": f"{1 / 60}",
         }
-        program = "from flight_delays.cli import main; main()"
+        program = "from flight_delays.cli.app import main; main()"
         command = [sys.executable, "-c", program, "run", "inference"]
         done = subprocess.run(
             [*command, "--partition", f"{sandbox.PARTITION}"],

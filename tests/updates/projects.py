@@ -23,7 +23,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 OLD, NEW = "v1.0.0", "v1.1.0"
 # The project's own `update`, without an environment of its own.
-UPDATE = "import sys; from flight_delays.update import update; update(sys.argv[1:])"
+UPDATE = "import sys; from flight_delays.cli.update import update; update(sys.argv[1:])"
 
 
 @dataclass

@@ -15,7 +15,7 @@ DOMAIN = Path(__file__).parent / "domain"
 # Files that the team adds beside the template's, on each engine.
 OWN_FILES = {
     "airflow": {"dags/cleanup.py": MINE["dags/cleanup.py"]},
-    "dagster": {f"{PACKAGE}/definitions/cleanup.py": '"""Our own asset."""\n'},
+    "dagster": {f"{PACKAGE}/defs/cleanup.py": '"""Our own asset."""\n'},
     "prefect": {"flows/cleanup.py": MINE["flows/cleanup.py"]},
     "kubeflow": {"pipelines/cleanup.py": '"""Our own pipeline."""\n'},
 }

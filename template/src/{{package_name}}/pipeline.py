@@ -11,10 +11,11 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
-from .platform import alerts, stage, tracking
-from .platform.logs import get_logger
-from .platform.settings import load_settings
-from .refs import EvaluationRef, Pipeline, Run
+from . import alerts
+from .core import stage, tracking
+from .core.logs import get_logger
+from .core.refs import EvaluationRef, Pipeline, Run
+from .core.settings import load_settings
 from .stages.evaluate import evaluate
 from .stages.featurize import featurize
 from .stages.ingest import ingest

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..platform.metrics import classification as metrics
+from ..ml.metrics import classification as metrics
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

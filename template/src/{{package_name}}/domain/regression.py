@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ..platform.metrics import regression as metrics
+from ..ml.metrics import regression as metrics
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

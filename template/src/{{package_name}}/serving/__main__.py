@@ -9,9 +9,9 @@ import warnings
 import uvicorn
 from threadpoolctl import threadpool_limits
 
-from ..platform.errors import SettingsError
-from ..platform.logs import get_logger, setup_logging
-from ..platform.settings import load_settings
+from ..core.errors import SettingsError
+from ..core.logs import get_logger, setup_logging
+from ..core.settings import load_settings
 from .app import create_app
 from .settings import ServingSettings, load_serving_settings
 

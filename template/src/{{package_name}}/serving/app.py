@@ -19,10 +19,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
+from ..core import tracking
+from ..core.logs import get_logger
+from ..core.settings import load_settings
 from ..domain.features import FEATURES, KEY, features
-from ..platform import tracking
-from ..platform.logs import get_logger
-from ..platform.settings import load_settings
 from . import openapi
 from .cache import Cache
 from .champion import Champion, Follower

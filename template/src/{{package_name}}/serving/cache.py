@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..platform import storage, tracking
-from ..platform.errors import PipelineError
-from ..platform.paths import folder_digest, project_root
-from ..platform.redact import redact
+from ..core import storage, tracking
+from ..core.errors import PipelineError
+from ..core.paths import folder_digest, project_root
+from ..core.redact import redact
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

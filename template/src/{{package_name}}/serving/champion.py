@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..core import tracking
+from ..core.errors import NoChampion
+from ..core.logs import get_logger
+from ..core.redact import redact
 from ..domain.features import FEATURES
-from ..platform import tracking
-from ..platform.errors import NoChampion
-from ..platform.logs import get_logger
-from ..platform.redact import redact
 from .batcher import Batcher
 from .cache import Cache, Description, NotCached, key_of, registry_address
 from .direct import predictor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..platform.logs import get_logger
+from ..core.logs import get_logger
 from .metrics import Metrics
 
 if TYPE_CHECKING:

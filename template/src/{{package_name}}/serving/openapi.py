@@ -8,9 +8,9 @@ import polars as pl
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from ..core.logs import get_logger
+from ..core.paths import project_root
 from ..domain.features import KEY
-from ..platform.logs import get_logger
-from ..platform.paths import project_root
 from ..stages.validate import CONTRACT
 from ..stages.validate import read_rows as read_file
 from .rows import FIELDS, Field, RowsRejected, check

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from pydantic_core import from_json
 
+from ..core.errors import BadInput
+from ..core.settings import load_settings
 from ..domain.schema import LABEL
-from ..platform.errors import BadInput
-from ..platform.settings import load_settings
 from ..stages.validate import CONTRACT, check_rows
 from .gate import gate
 

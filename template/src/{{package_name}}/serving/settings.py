@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ..platform.errors import SettingsError
-from ..platform.settings import load_environment
+from ..core.errors import SettingsError
+from ..core.settings import load_environment
 
 
 class ServingSettings(BaseSettings):

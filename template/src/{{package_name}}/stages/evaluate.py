@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ..core import storage, tracking
+from ..core.errors import BadInput
+from ..core.logs import get_logger
+from ..core.refs import CandidateRef, Decision, EvaluationRef, FeaturesRef, Run
+from ..core.settings import Gates, load_settings
+from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES
-from ..platform import storage, tracking
-from ..platform.drift import drift_table
-from ..platform.errors import BadInput
-from ..platform.logs import get_logger
-from ..platform.settings import Gates, load_settings
-from ..platform.stage import stage
-from ..refs import CandidateRef, Decision, EvaluationRef, FeaturesRef, Run
+from ..ml.drift import drift_table
 from .ingest import wider_window_is_available
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from ..core import storage
+from ..core.errors import NotValidated
+from ..core.logs import get_logger
+from ..core.refs import DatasetRef, FeaturesRef, PartitionFile, Run
+from ..core.settings import load_settings
+from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, features
-from ..platform import storage
-from ..platform.errors import NotValidated
-from ..platform.logs import get_logger
-from ..platform.settings import load_settings
-from ..platform.stage import stage
-from ..refs import DatasetRef, FeaturesRef, PartitionFile, Run
 
 log = get_logger(__name__)
 

@@ -6,12 +6,13 @@ import hashlib
 import io
 from datetime import date
 
-from ..platform import storage
-from ..platform.errors import DataRejected, MissingPartitions
-from ..platform.logs import get_logger
-from ..platform.settings import Settings, load_settings
-from ..platform.stage import stage
-from ..refs import DatasetRef, PartitionFile, Run
+from ..core import storage
+from ..core.errors import DataRejected, MissingPartitions
+from ..core.logs import get_logger
+from ..core.refs import DatasetRef, PartitionFile, Run
+from ..core.settings import Settings, load_settings
+from ..core.stage import stage
+from ..sources.files import list_partitions, partition_path
 
 log = get_logger(__name__)
 
@@ -30,7 +31,7 @@ def ingest(run: Run, attempt: int = 1) -> DatasetRef:
         DataRejected: A file is empty or unreadable, or one day's file equals another's.
     """
     settings = load_settings()
-    available = set(storage.source_partitions(settings))
+    available = set(list_partitions(settings))
     window = _window(settings, run, attempt)
     if run.pipeline == "inference":
         window = [day for day in window if day in available or day == run.partition]
@@ -63,7 +64,7 @@ def ingest(run: Run, attempt: int = 1) -> DatasetRef:
 def wider_window_is_available(run: Run) -> bool:
     """Tell whether the source holds every day of the wider window, and it is really wider."""
     settings = load_settings()
-    available = set(storage.source_partitions(settings))
+    available = set(list_partitions(settings))
     wider = _window(settings, run, attempt=2)
     return len(wider) > settings.training.window_days and available.issuperset(wider)
 
@@ -77,7 +78,7 @@ def _window(settings: Settings, run: Run, attempt: int) -> list[date]:
 
 
 def _snapshot(settings: Settings, day: date) -> PartitionFile:
-    source = storage.source_file(settings, day)
+    source = partition_path(settings, day)
     # Some programs write a folder under a file's name; a pipe would be waited for.
     if storage.is_local(source) and not source.is_file():
         raise DataRejected(f"{day}", [f"unreadable_file: {source} is no file"])

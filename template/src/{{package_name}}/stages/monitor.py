@@ -6,14 +6,15 @@ import json
 
 import polars as pl
 
+from .. import alerts
+from ..core import storage, tracking
+from ..core.logs import get_logger
+from ..core.refs import FeaturesRef, MonitorRef, Run, ScoresRef
+from ..core.settings import load_settings
+from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY, STABLE_FEATURES
-from ..platform import alerts, storage, tracking
-from ..platform.drift import drift_table
-from ..platform.logs import get_logger
-from ..platform.settings import load_settings
-from ..platform.stage import stage
-from ..refs import FeaturesRef, MonitorRef, Run, ScoresRef
+from ..ml.drift import drift_table
 from .evaluate import check_gates
 from .score import predictions_path
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..platform import alerts, tracking
-from ..platform.logs import get_logger
-from ..platform.stage import stage
-from ..refs import EvaluationRef, PromotionRef, Run
+from .. import alerts
+from ..core import tracking
+from ..core.logs import get_logger
+from ..core.refs import EvaluationRef, PromotionRef, Run
+from ..core.stage import stage
 
 log = get_logger(__name__)
 

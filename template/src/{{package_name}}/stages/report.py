@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from dataclasses import dataclass
@@ -12,14 +11,11 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
-from ..domain import problem
-from ..platform import storage, tracking
-from ..platform.answers import MONITORING
-from ..platform.logs import get_logger
-from ..platform.redact import redact
-from ..platform.settings import load_settings
-from ..platform.stage import StageRecord, read_checked_days, read_records, stage
-from ..refs import (
+from ..core import optional, storage, tracking
+from ..core.answers import MONITORING
+from ..core.logs import get_logger
+from ..core.redact import redact
+from ..core.refs import (
     CandidateRef,
     DatasetRef,
     EvaluationRef,
@@ -31,10 +27,13 @@ from ..refs import (
     Run,
     ScoresRef,
 )
+from ..core.settings import load_settings
+from ..core.stage import StageRecord, read_checked_days, read_records, stage
+from ..domain import problem
 
 log = get_logger(__name__)
 
-TEMPLATE = Path(__file__).parents[1] / "platform" / "report.html"
+TEMPLATE = Path(__file__).parents[1] / "reporting" / "page.html"
 # The stage that completes each pipeline: a run without its record did not do its work.
 LAST_STAGE = {"training": "promote", "inference": "monitor"}
 SHOWN_INVALID_ROWS = 10
@@ -175,8 +174,7 @@ def _push_metrics(
 ) -> None:
     # The module is there for those who watch their runs only.
     if MONITORING == "prometheus":
-        prometheus = importlib.import_module("..platform.prometheus", __package__)
-        prometheus.push(run, records, failed, problems, url)
+        optional.load("reporting.prometheus").push(run, records, failed, problems, url)
 
 
 def _engine_url(run: Run) -> str:
@@ -263,7 +261,7 @@ def _plots(evaluation: EvaluationRef | None) -> dict[str, str]:
 
 
 def _drift(evaluation: EvaluationRef | None, monitor: MonitorRef | None) -> list[Any]:
-    from ..platform.drift import FeatureDrift
+    from ..ml.drift import FeatureDrift
 
     rows = json.loads(UPath(monitor.uri).read_text()) if monitor else None
     rows = rows or _read_json(evaluation, "drift.json") or []

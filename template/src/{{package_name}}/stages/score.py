@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 from upath import UPath
 
+from ..core import storage, tracking
+from ..core.logs import get_logger
+from ..core.refs import FeaturesRef, Run, ScoresRef
+from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY
-from ..platform import storage, tracking
-from ..platform.logs import get_logger
-from ..platform.stage import stage
-from ..refs import FeaturesRef, Run, ScoresRef
 
 log = get_logger(__name__)
 

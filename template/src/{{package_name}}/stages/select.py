@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..core.errors import MissingUpstream
+from ..core.logs import get_logger
+from ..core.refs import CandidateRef, Run
+from ..core.stage import stage
 from ..domain import problem
-from ..platform.errors import MissingUpstream
-from ..platform.logs import get_logger
-from ..platform.stage import stage
-from ..refs import CandidateRef, Run
 
 log = get_logger(__name__)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, date, datetime
 
-from ..platform import alerts, storage, tracking, workers
-from ..platform.deadline import deadline
-from ..platform.errors import BadInput, MissingPartitions, StageTimeout
-from ..platform.logs import get_logger
-from ..platform.settings import load_settings
-from ..refs import Pipeline, Run
+from .. import alerts
+from ..core import storage, tracking, workers
+from ..core.deadline import deadline
+from ..core.errors import BadInput, StageTimeout
+from ..core.logs import get_logger
+from ..core.refs import Pipeline, Run
+from ..core.settings import load_settings
+from ..sources.files import newest_partition
 
 log = get_logger(__name__)
 
@@ -47,28 +49,12 @@ def start(
 
     with deadline("start", 60 * load_settings().limits.stage_timeout_minutes, alert):
         workers.require_shared_state()
-        day = newest_partition() if partition is None else _as_date(partition)
+        day = newest_partition(load_settings()) if partition is None else _as_date(partition)
         storage.sweep_temporary()
         run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="")
         run = run.model_copy(update={"tracking_run_id": tracking.open_run(run, engine_url)})
     log.info("run %s of partition %s: %s", key, day, tracking.run_url(run.tracking_run_id))
     return run
-
-
-def newest_partition() -> date:
-    """Return the newest partition of the source.
-
-    Raises:
-        MissingPartitions: The source holds none.
-    """
-    settings = load_settings()
-    partitions = storage.source_partitions(settings)
-    if not partitions:
-        raise MissingPartitions(
-            f"no partition at '{settings.data.source}' matches '{settings.data.file}': "
-            "check [data] in config/pipeline.toml"
-        )
-    return partitions[-1]
 
 
 def _as_date(text: date | str) -> date:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 
+from ..core import storage, tracking
+from ..core.errors import BadInput
+from ..core.logs import get_logger
+from ..core.refs import CandidateRef, FeaturesRef, Run
+from ..core.settings import load_settings
+from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, encoder
-from ..platform import storage, tracking
-from ..platform.errors import BadInput
-from ..platform.logs import get_logger
-from ..platform.settings import load_settings
-from ..platform.stage import stage
-from ..refs import CandidateRef, FeaturesRef, Run
 
 log = get_logger(__name__)
 

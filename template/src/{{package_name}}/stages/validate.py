@@ -12,14 +12,14 @@ import pandera.polars as pa
 import polars as pl
 from upath import UPath
 
+from ..core import storage
+from ..core.errors import DataRejected
+from ..core.logs import get_logger
+from ..core.refs import DatasetRef, PartitionFile, Run
+from ..core.settings import Validation, load_settings
+from ..core.stage import stage
 from ..domain.schema import LABEL, PARTITION_COLUMN, STABLE_COLUMNS, Flights
-from ..platform import storage
-from ..platform.drift import psi
-from ..platform.errors import DataRejected
-from ..platform.logs import get_logger
-from ..platform.settings import Validation, load_settings
-from ..platform.stage import stage
-from ..refs import DatasetRef, PartitionFile, Run
+from ..ml.drift import psi
 
 log = get_logger(__name__)
 

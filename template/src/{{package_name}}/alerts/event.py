@@ -1,0 +1,151 @@
+"""The event that an alert tells of, whichever channel carries it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ..core.errors import DataRejected, SettingsError
+from ..core.redact import redact
+from ..core.settings import load_settings
+
+Kind = Literal["failure", "data_rejected", "champion_changed", "drift", "test"]
+
+_TITLES: dict[Kind, str] = {
+    "failure": "Failed",
+    "data_rejected": "Data rejected",
+    "champion_changed": "New champion",
+    "drift": "Drift",
+    "test": "Test alert",
+}
+
+
+def _without_secrets(value: Any) -> Any:
+    return redact(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_without_secrets)]
+
+
+def _project_name() -> str:
+    try:
+        return load_settings().project.name or "pipeline"
+    except SettingsError:
+        # Bad settings are themselves worth an alert.
+        return "pipeline"
+
+
+class Event(BaseModel):
+    """Something that people should know; its texts hold no secrets.
+
+    Attributes:
+        summary: One sentence.
+        pipeline: The DAG, job or flow.
+        stage: The task.
+        error: Type and message of the exception.
+        try_number: Which attempt it was, from 1.
+        log_url: The task's log in the engine's UI.
+        tracking_url: The run in MLflow.
+        details: Anything else, as label and value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    summary: Text
+    project: Text = Field(default_factory=_project_name)
+    pipeline: Text | None = None
+    stage: Text | None = None
+    partition: Text | None = None
+    run_key: Text | None = None
+    error: Text | None = None
+    try_number: int | None = None
+    log_url: Text | None = None
+    tracking_url: Text | None = None
+    details: dict[str, Text] = {}
+
+    @classmethod
+    def from_exception(
+        cls,
+        error: BaseException | str | None,
+        *,
+        pipeline: str | None = None,
+        stage: str | None = None,
+        partition: date | str | None = None,
+        run_key: str | None = None,
+        try_number: int | None = None,
+        log_url: str | None = None,
+        tracking_url: str | None = None,
+    ) -> Event:
+        """Return the event for a failed stage; engines that lost the exception may pass its text.
+
+        A `DataRejected`, also as the cause of an engine's own exception, becomes `data_rejected`.
+        """
+        rejected = _find_rejection(error)
+        error = rejected or error
+        day = f" for partition {partition}" if partition else ""
+        summary = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}{day}."
+        if rejected:
+            summary = (
+                f"Partition {rejected.partition} was rejected; nothing was trained, scored or "
+                "promoted."
+            )
+        return cls(
+            kind="data_rejected" if rejected else "failure",
+            summary=summary,
+            pipeline=pipeline,
+            stage=stage,
+            partition=f"{partition}" if partition else None,
+            run_key=run_key,
+            error=f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error,
+            try_number=try_number,
+            log_url=log_url,
+            tracking_url=tracking_url,
+            details={"Report": rejected.report_uri} if rejected and rejected.report_uri else {},
+        )
+
+    @classmethod
+    def test(cls) -> Event:
+        """Return the event that proves a channel works."""
+        return cls(kind="test", summary="A test: alerts of this project arrive here.")
+
+    @property
+    def title(self) -> str:
+        """The event in one line."""
+        where = " / ".join(part for part in (self.pipeline, self.stage, self.partition) if part)
+        title = f"{_TITLES[self.kind]}: {self.project}" + (f" - {where}" if where else "")
+        return " ".join(title.split())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is known, as label and value, in the order in which people read it."""
+        known = {
+            "Project": self.project,
+            "Pipeline": self.pipeline,
+            "Stage": self.stage,
+            "Partition": self.partition,
+            "Try": f"{self.try_number}" if self.try_number is not None else None,
+            "Run": self.run_key,
+            **self.details,
+        }
+        return {label: value for label, value in known.items() if value}
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Where to read on: label and web address."""
+        addresses = {"Log": self.log_url, "MLflow run": self.tracking_url}
+        return {
+            label: address
+            for label, address in addresses.items()
+            if address and address.startswith(("http://", "https://"))
+        }
+
+
+def _find_rejection(error: BaseException | str | None) -> DataRejected | None:
+    while isinstance(error, BaseException):
+        if isinstance(error, DataRejected):
+            return error
+        error = error.__cause__
+    return None

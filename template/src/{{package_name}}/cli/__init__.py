@@ -1,0 +1,1 @@
+"""The project's command line, one file per group of commands."""

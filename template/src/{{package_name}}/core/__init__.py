@@ -1,0 +1,1 @@
+"""What every stage leans on: settings, storage, tracking, references, errors, time limits."""

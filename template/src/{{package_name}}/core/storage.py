@@ -1,0 +1,171 @@
+"""The one seam to files: local folders by default, any fsspec address when workers share no disk.
+
+Files are written whole or not at all: first under a temporary name, then moved into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upath import UPath
+
+from .paths import project_root
+from .refs import PartitionFile
+from .settings import load_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def resolve(address: str) -> UPath:
+    """Return an address as a path; a relative one starts at the project's root."""
+    if "://" in address or os.path.isabs(address):
+        return UPath(address)
+    return UPath(project_root() / address)
+
+
+def artifact_path(*parts: str) -> UPath:
+    """Return a path below the artefact root."""
+    return resolve(load_settings().storage.root).joinpath(*parts)
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """Return a short SHA-256 over all parts, independent of how they were split up on the way."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def is_local(path: UPath) -> bool:
+    """Return whether a path is on this machine."""
+    return path.protocol in ("", "file", "local")
+
+
+def _temporary_root() -> UPath:
+    return artifact_path(".tmp")
+
+
+@contextmanager
+def atomic(path: UPath) -> Iterator[Path]:
+    """Yield a local file to write; when the block ends well, it becomes `path`.
+
+    A block that raises leaves nothing. A killed process leaves a file in `.tmp` of the artefact
+    root, never one under a final name; `sweep_temporary` removes it.
+    """
+    if is_local(path):
+        folder = Path(str(_temporary_root())) / f"{socket.gethostname()}-{os.getpid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = Path(tempfile.gettempdir())
+    handle, name = tempfile.mkstemp(dir=folder, suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_local(path):
+            temporary.chmod(0o644)
+            os.replace(temporary, str(path))
+        else:
+            path.fs.put_file(str(temporary), path.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep_temporary() -> None:
+    """Remove what killed processes left in the temporary folder.
+
+    A folder of this host goes when its process is gone; one of another host after a day.
+    """
+    root = _temporary_root()
+    if not is_local(root) or not root.is_dir():
+        return
+    for folder in Path(str(root)).iterdir():
+        host, _, pid = folder.name.rpartition("-")
+        ours = host == socket.gethostname()
+        if not (is_alive(int(pid)) if ours else time.time() - folder.stat().st_mtime < 86_400):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_text(path: UPath, text: str) -> str:
+    """Write a text file whole or not at all, and return its address."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def write_bytes(path: UPath, data: bytes) -> str:
+    """Write a file whole or not at all, and return its address."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return str(path)
+
+
+def write_parquet(path: UPath, frame: pl.DataFrame) -> str:
+    """Write a frame as Parquet whole or not at all, and return its address."""
+    with atomic(path) as temporary:
+        frame.write_parquet(temporary)
+    return str(path)
+
+
+def write_partition(path: UPath, partition: date, frame: pl.DataFrame) -> PartitionFile:
+    """Write one day of a dataset as Parquet; the fingerprint is that of the file's bytes."""
+    with atomic(path) as temporary:
+        frame.write_parquet(temporary)
+        with temporary.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return PartitionFile(partition=partition, uri=str(path), rows=frame.height, fingerprint=digest)
+
+
+def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read one Parquet file from any address."""
+    import polars as pl
+
+    path = UPath(uri)
+    if is_local(path):
+        return pl.read_parquet(str(path), columns=columns)
+    return pl.read_parquet(path.read_bytes(), columns=columns)
+
+
+def write_manifest(path: UPath, files: Sequence[PartitionFile]) -> str:
+    """Write the list of a dataset's files and return its address."""
+    return write_text(path, json.dumps([file.model_dump(mode="json") for file in files], indent=1))
+
+
+def read_manifest(uri: str) -> list[PartitionFile]:
+    """Read the list of a dataset's files, oldest day first."""
+    return [PartitionFile.model_validate(item) for item in json.loads(UPath(uri).read_text())]
+
+
+def read_partitions(
+    files: Sequence[PartitionFile], columns: list[str] | None = None
+) -> pl.DataFrame:
+    """Read the files of several days into one frame, in their order."""
+    import polars as pl
+
+    return pl.concat([read_parquet(file.uri, columns) for file in files])

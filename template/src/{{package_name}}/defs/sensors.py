@@ -1,0 +1,103 @@
+"""Sensors: what starts runs besides schedules, and what happens when one has ended."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import dagster as dg
+
+from ..core.settings import load_settings
+from ..sources.files import list_partitions
+from . import jobs
+from .common import LIMITS, PARTITIONS, SETTINGS
+from .inference import MONITORING
+from .outcome import alert_failure, is_attended, report_of
+
+RUNNING = dg.DefaultSensorStatus.RUNNING
+EVENTS_A_TICK = 100
+
+
+@dg.sensor(
+    job=jobs.inference,
+    minimum_interval_seconds=int(LIMITS.wait_interval_seconds),
+    default_status=RUNNING if SETTINGS.schedule.catchup else dg.DefaultSensorStatus.STOPPED,
+)
+def new_partition(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Score each partition as it arrives, instead of by the clock; runs where catchup is on."""
+    known = set(PARTITIONS.get_partition_keys())
+    there = [f"{day}" for day in list_partitions(load_settings()) if f"{day}" in known]
+    # What was there before the sensor was turned on is caught up with only if asked for.
+    seen = context.cursor or ("" if SETTINGS.schedule.catchup else max(there, default=""))
+    new = [day for day in there if day > seen]
+    if not new:
+        context.update_cursor(seen)
+        return dg.SkipReason(f"nothing newer than {seen or date.min} at the source")
+    requests = [dg.RunRequest(run_key=day, partition_key=day) for day in new]
+    return dg.SensorResult(requests, cursor=new[-1])
+
+
+@dg.sensor(job=jobs.training, minimum_interval_seconds=10, default_status=RUNNING)
+def retraining(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
+    """Train for the partition in which monitoring found that a new model is needed."""
+    since = int(context.cursor) if context.cursor else None
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(MONITORING, after_storage_id=since),
+        limit=EVENTS_A_TICK,
+        ascending=True,
+    )
+    for record in found.records:
+        event = record.asset_materialization
+        if event is not None and event.metadata["retrain"].value:
+            yield dg.RunRequest(run_key=record.run_id, partition_key=event.partition)
+        context.update_cursor(f"{record.storage_id}")
+
+
+def report_when(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    """Return the sensor that has every run reported that ends in a state."""
+
+    @dg.run_status_sensor(
+        run_status=status,
+        name=f"report_{status.value.lower()}",
+        monitored_jobs=None,
+        request_job=jobs.report,
+        minimum_interval_seconds=5,
+        default_status=RUNNING,
+    )
+    def report(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
+        run = context.dagster_run
+        config = report_of(context.instance, run)
+        if run.job_name == jobs.report.name or _is_somebody_elses(run) or config is None:
+            return dg.SkipReason(f"nothing to report of {run.run_id}")
+        return dg.RunRequest(
+            run_key=run.run_id,
+            run_config=config,
+            tags={"reports": run.run_id},
+        )
+
+    return report
+
+
+@dg.run_failure_sensor(minimum_interval_seconds=5, default_status=RUNNING)
+def alert_failed_run(context: dg.RunFailureSensorContext) -> None:
+    """Tell the team once of each run that failed and will not be tried again."""
+    run = context.dagster_run
+    if not _is_somebody_elses(run):
+        alert_failure(context.instance, run, context.failure_event.message or "")
+
+
+def _is_somebody_elses(run: dg.DagsterRun) -> bool:
+    return is_attended(run) or run.tags.get("dagster/will_retry") == "true"
+
+
+sensors = [
+    new_partition,
+    retraining,
+    alert_failed_run,
+    *(
+        report_when(status)
+        for status in (
+            dg.DagsterRunStatus.SUCCESS,
+            dg.DagsterRunStatus.FAILURE,
+            dg.DagsterRunStatus.CANCELED,
+        )
+    ),
+]

@@ -1,0 +1,128 @@
+"""Training: from a day's data to a new champion, if it is better than the present one."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from .common import (
+    OWNERS,
+    SETTINGS,
+    TAGS,
+    Reference,
+    call,
+    data_assets,
+    output,
+    run_asset,
+    stage_asset,
+)
+
+CANDIDATES = SETTINGS.training.candidates
+RUN = dg.AssetIn(["training", "run"])
+
+# Materialised when a new champion is crowned; other teams' assets may depend on it.
+CHAMPION = dg.AssetSpec(
+    "champion",
+    description="The registered model that inference uses.",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    tags=TAGS,
+)
+
+
+def candidate_asset(prefix: Sequence[str], name: str) -> dg.AssetsDefinition:
+    """Return the asset of one candidate."""
+
+    @stage_asset(
+        key=[*prefix, name],
+        ins={"run": RUN, "features": dg.AssetIn([*prefix, "features"])},
+        group_name=prefix[-1],
+        kinds={"scikitlearn"},
+        description=f"The candidate '{name}', tuned and fitted.",
+    )
+    def candidate(run: Reference, features: Reference) -> dg.Output[Reference]:
+        from ..core import tracking
+
+        trained = call("train", run, features, name)
+        url = tracking.run_url(trained["tracking_run_id"])
+        metadata = {
+            "score": trained["score"],
+            "parameters": trained["params"],
+            "MLflow run": dg.MetadataValue.url(url),
+        }
+        return output(trained, metadata)
+
+    return candidate
+
+
+def window(
+    prefix: Sequence[str], attempt: int, after: Sequence[str] | None = None
+) -> list[dg.AssetsDefinition]:
+    """Return the assets that take one window of partitions from raw data to a decision."""
+    asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"scikitlearn"})
+    evaluation_key = dg.AssetKey([*prefix, "evaluation"])
+    gates = dg.AssetCheckSpec(
+        "gates", asset=evaluation_key, description="The challenger holds all of [gates]."
+    )
+
+    @asset(
+        key=[*prefix, "challenger"],
+        ins={"run": RUN} | {name: dg.AssetIn([*prefix, name]) for name in CANDIDATES},
+    )
+    def challenger(run: Reference, **candidates: Reference) -> dg.Output[Reference]:
+        """The best candidate."""
+        selected = call("select", run, [candidates[name] for name in CANDIDATES])
+        return output(selected, {"candidate": selected["candidate"], "score": selected["score"]})
+
+    @asset(
+        key=evaluation_key,
+        ins={
+            "run": RUN,
+            "features": dg.AssetIn([*prefix, "features"]),
+            "challenger": dg.AssetIn([*prefix, "challenger"]),
+        },
+        check_specs=[gates],
+    )
+    def evaluation(run: Reference, features: Reference, challenger: Reference) -> Iterator[Any]:
+        """The challenger's metrics on the held-out days, beside the champion's."""
+        found = call("evaluate", run, features, challenger)
+        champion = {f"champion {name}": value for name, value in found["champion_metrics"].items()}
+        yield dg.AssetCheckResult(
+            passed=found["decision"] == "promote",
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"reasons": found["reasons"]},
+        )
+        yield output(found, champion | {"decision": found["decision"]})
+
+    @asset(
+        key=[*prefix, "promotion"],
+        ins={"run": RUN, "evaluation": dg.AssetIn(evaluation_key)},
+        kinds={"mlflow"},
+        output_required=False,
+    )
+    def promotion(
+        context: dg.AssetExecutionContext, run: Reference, evaluation: Reference
+    ) -> Iterator[Any]:
+        """The decision carried out; skipped where a wider window is tried first."""
+        if evaluation["decision"] == "retrain":
+            context.log.info("a gate failed, and more data is there: the wider window follows")
+            return
+        promoted = call("promote", run, evaluation)
+        version = promoted["champion_version"] or 0
+        if promoted["promoted"]:
+            context.log_event(dg.AssetMaterialization(CHAMPION.key, metadata={"version": version}))
+        yield output(promoted, {"promoted": promoted["promoted"], "champion version": version})
+
+    candidates = [candidate_asset(prefix, name) for name in CANDIDATES]
+    data = data_assets("training", prefix, attempt, after)
+    return [*data, *candidates, challenger, evaluation, promotion]
+
+
+WINDOW, WIDER_WINDOW = ["training", "window"], ["training", "wider_window"]
+
+assets = [
+    run_asset("training"),
+    *window(WINDOW, attempt=1),
+    *window(WIDER_WINDOW, attempt=2, after=[*WINDOW, "evaluation"]),
+]

@@ -1,0 +1,1 @@
+"""Pure functions of machine learning: metrics, drift, plots."""

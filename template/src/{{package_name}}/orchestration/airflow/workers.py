@@ -1,0 +1,34 @@
+"""A Celery worker of Airflow on this machine; `uv run poe worker` on each machine that works."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from .. import servers
+from .local import configure_environment
+
+# What the scheduler's machine and every worker must have in common.
+REQUIRED = (
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+)
+
+
+def worker() -> None:
+    """Work on tasks until Ctrl-C; becomes the Celery worker.
+
+    Raises:
+        SettingsError: A variable of Airflow is not set.
+        SystemExit: Workers share no artefacts or MLflow.
+    """
+    configure_environment()
+    servers.refuse_unshared_state()
+    servers.require_variables(REQUIRED)
+    # Several workers may share a machine.
+    name = f"worker-{os.getpid()}@{socket.gethostname()}"
+    # Two tasks at once: candidates train on all of a worker's cores otherwise.
+    command = ["airflow", "celery", "worker", "--concurrency", "2", "--celery-hostname", name]
+    os.execvp(command[0], command)

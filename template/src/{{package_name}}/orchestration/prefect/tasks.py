@@ -1,0 +1,290 @@
+"""What both flows share. Imported with them, so only the standard library and Prefect are."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from prefect import Flow, Task, get_client, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run as this_run
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+from prefect.utilities.urls import url_for
+
+from ...core.errors import PipelineError
+from ..config import CONFIG, LIMITS, PROJECT
+from ..runs import key_of_run, timed_out
+
+# A stage's reference as JSON.
+Reference: TypeAlias = dict[str, Any]
+
+SLUG = PROJECT.get("slug", "pipeline")
+RETRIES: int = LIMITS.get("retries", 2)
+RETRY_DELAY: float = LIMITS.get("retry_delay_seconds", 30)
+WAIT_INTERVAL: float = LIMITS.get("wait_interval_seconds", 60)
+# Prefect passes the package's log lines on (PREFECT_LOGGING_EXTRA_LOGGERS), from this level.
+LEVEL = CONFIG.get("logging", {}).get("level", "INFO")
+logging.getLogger(__name__.partition(".")[0]).setLevel(LEVEL)
+WORKER_NOTICES_WITHIN_SECONDS = 10.0
+# Emitted by monitoring; prefect.yaml starts training on it.
+RETRAINING = "pipeline.retraining-requested"
+
+
+def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Return whether to try again: bad data or a bad setting stays bad."""
+    return not isinstance(state.data, PipelineError)
+
+
+STAGE: dict[str, Any] = {
+    "retries": RETRIES,
+    # Prefect takes at most 50 delays.
+    "retry_delay_seconds": exponential_backoff(RETRY_DELAY)(min(RETRIES, 50)),
+    "retry_condition_fn": may_help,
+    "timeout_seconds": 60 * LIMITS.get("stage_timeout_minutes", 30),
+    "tags": [SLUG],
+}
+# Prefect cannot interrupt what runs in a thread: there the stage's own limit ends the process.
+STAGE_IN_THREAD = STAGE | {"timeout_seconds": None}
+
+
+def task_runner() -> TaskRunner[Any]:
+    """Return what trains the candidates side by side: threads, or Dask where a scheduler is set."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if not address:
+        return ThreadPoolTaskRunner()
+    runner: TaskRunner[Any] = importlib.import_module("prefect_dask").DaskTaskRunner(
+        address=address
+    )
+    return runner
+
+
+def wanted_partition(flow_run: FlowRun) -> str | None:
+    """Return the day a flow run is about; None means the newest at the source.
+
+    A parameter wins; a scheduled run takes the day before its scheduled time.
+    """
+    chosen = flow_run.parameters.get("partition")
+    if chosen:
+        return str(chosen)
+    if flow_run.auto_scheduled and flow_run.expected_start_time:
+        return f"{flow_run.expected_start_time.date() - timedelta(days=1)}"
+    return None
+
+
+def name_of_run() -> str:
+    """Return what the UI calls the flow run."""
+    context = FlowRunContext.get()
+    day = wanted_partition(context.flow_run) if context and context.flow_run else None
+    return f"{this_run.flow_name} {day or 'newest'}"
+
+
+def alert_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Tell the team of a failed run: once, and of the task that ended it."""
+    from ... import alerts
+
+    pipeline = flow.name
+    key = key_of_run(pipeline, str(flow_run.id))
+    task_run = _task_that_failed(flow_run)
+    alerts.send(
+        alerts.Event.from_exception(
+            _error_of(state),
+            pipeline=pipeline,
+            stage=task_run.name if task_run else "start",
+            partition=wanted_partition(flow_run) or "newest",
+            run_key=key,
+            try_number=task_run.run_count if task_run else flow_run.run_count,
+            log_url=url_for(task_run or flow_run),
+            tracking_url=_tracking_url(key),
+        )
+    )
+
+
+def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Schedule a run again whose process died; after the last try, tell the team and close it.
+
+    Called by the worker, since the run's own process is gone. The run keeps its id, so its stages
+    continue the same MLflow run.
+    """
+    key = key_of_run(flow.name, str(flow_run.id))
+    if timed_out(key):
+        return
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(flow_run.id)
+    if flow_run.deployment_id and flow_run.run_count <= RETRIES:
+        delay = RETRY_DELAY * 2 ** (flow_run.run_count - 1)
+        _run_again(flow_run, max(delay, WORKER_NOTICES_WITHIN_SECONDS))
+        return
+    alert_failure(flow, flow_run, state)
+    from ...stages import run_stage
+
+    run = run_stage("start", flow.name, wanted_partition(flow_run), key)
+    run_stage("report", run, [flow.name])
+
+
+def _run_again(flow_run: FlowRun, delay: float) -> None:
+    # In a process of its own: once the process of this hook is gone, the worker reports the crash
+    # a second time, which would undo it.
+    module = f"{__package__}.local"
+    subprocess.Popen(
+        [sys.executable, "-m", module, "again", str(flow_run.id), f"{delay}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _error_of(state: State[Any]) -> BaseException | str | None:
+    # A process that died has left no exception.
+    with contextlib.suppress(Exception):
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, BaseException) and not isinstance(error, PrefectException):
+            return error
+    return state.message
+
+
+def _task_that_failed(flow_run: FlowRun) -> TaskRun | None:
+    """Return the task that ended a run; one that still runs, when its process was killed."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        # The server learns of a task's states a moment later than of the flow's.
+        for _ in range(10):
+            ended = [
+                task_run
+                for task_run in client.read_task_runs(flow_run_filter=chosen)
+                if task_run.state_type in (StateType.FAILED, StateType.CRASHED)
+            ]
+            if ended:
+                return min(ended, key=lambda task_run: f"{task_run.end_time}")
+            time.sleep(0.5)
+        task_runs = client.read_task_runs(flow_run_filter=chosen)
+    running = [one for one in task_runs if one.state_type == StateType.RUNNING]
+    return running[-1] if running else None
+
+
+def _tracking_url(key: str) -> str | None:
+    from ...core.stage import read_records
+
+    # The storage may be what failed.
+    with contextlib.suppress(Exception):
+        for record in read_records(key):
+            if record.stage == "report" and record.result:
+                return str(record.result["tracking_url"])
+    return None
+
+
+FLOW: dict[str, Any] = {
+    "flow_run_name": name_of_run,
+    "task_runner": task_runner(),
+    "on_failure": [alert_failure],
+    "on_crashed": [recover_crash],
+}
+
+
+@contextmanager
+def reported(run: Reference) -> Iterator[None]:
+    """Write the run's report and close its MLflow run, whatever becomes of the body."""
+    from ...core import stage
+
+    def at_exit(run: Any) -> None:
+        from ...stages import run_stage
+
+        run_stage("report", run)
+
+    stage.before_exit.append(at_exit)
+    try:
+        yield
+    except BaseException:
+        # The error that ended the run counts, not one of its report.
+        with contextlib.suppress(Exception):
+            report(run)
+        raise
+    finally:
+        stage.before_exit.remove(at_exit)
+    report(run)
+
+
+@task(
+    task_run_name="wait_for_partition",
+    retries=int(60 * LIMITS.get("wait_timeout_minutes", 720) / WAIT_INTERVAL),
+    retry_delay_seconds=WAIT_INTERVAL,
+    retry_condition_fn=may_help,
+    timeout_seconds=STAGE["timeout_seconds"],
+    tags=[SLUG],
+)
+def wait_for_partition() -> str:
+    """Wait until the partition is at the source; each try looks once."""
+    from ...core.settings import load_settings
+    from ...sources.files import list_partitions
+
+    context = FlowRunContext.get()
+    wanted = wanted_partition(context.flow_run) if context and context.flow_run else None
+    partitions = [f"{day}" for day in list_partitions(load_settings())]
+    if wanted is None and partitions:
+        return partitions[-1]
+    if wanted not in partitions:
+        raise LookupError(f"partition {wanted or 'of any day'} is not at the source yet")
+    return wanted
+
+
+@task(**STAGE, task_run_name="start")
+def start(pipeline: str, partition: str) -> Reference:
+    """Open the MLflow run that records this flow run."""
+    from ...stages import run_stage
+
+    key = key_of_run(pipeline, str(this_run.id))
+    return run_stage("start", pipeline, partition, key, url_for("flow-run", this_run.id))
+
+
+@task(**STAGE, task_run_name="ingest")
+def ingest(run: Reference, attempt: int = 1) -> Reference:
+    """Take a snapshot of the window's partitions."""
+    from ...stages import run_stage
+
+    return run_stage("ingest", run, attempt)
+
+
+@task(**STAGE, task_run_name="validate")
+def validate(run: Reference, raw: Reference) -> Reference:
+    """Hold every row against the data contract; rejected data ends the run."""
+    from ...stages import run_stage
+
+    return run_stage("validate", run, raw)
+
+
+@task(**STAGE, task_run_name="featurize")
+def featurize(run: Reference, dataset: Reference) -> Reference:
+    """Compute features, and target where it is known."""
+    from ...stages import run_stage
+
+    return run_stage("featurize", run, dataset)
+
+
+@task(**STAGE, task_run_name="report")
+def report(run: Reference) -> Reference:
+    """Write the report, close the MLflow run, and link both from the flow run's artifacts."""
+    from ...stages import run_stage
+
+    written = run_stage("report", run)
+    pipeline, url = run["pipeline"], written["tracking_url"]
+    create_link_artifact(url, "MLflow run", key=f"{pipeline}-mlflow", description=run["key"])
+    failed = ", ".join(written["failed_stages"])
+    create_markdown_artifact(
+        f"**{run['partition']}**: {f'failed in {failed}' if failed else 'every stage ended well'}\n"
+        f"\n[Report]({url}/artifacts/report.html) (`{written['uri']}`)",
+        key=f"{pipeline}-report",
+    )
+    return written

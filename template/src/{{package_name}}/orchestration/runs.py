@@ -1,0 +1,22 @@
+"""What an engine's run is called here. Standard library only: adapters are parsed with it."""
+
+from __future__ import annotations
+
+import re
+
+
+def key_of_run(pipeline: str, run_id: str) -> str:
+    """Return the pipeline's name for an engine's run: unique, and fit for a file name."""
+    return f"{pipeline}-" + re.sub(r"[^A-Za-z0-9.]+", "-", run_id).strip("-")
+
+
+def timed_out(run_key: str) -> bool:
+    """Return whether a stage of the run ended its own process at its time limit.
+
+    Such a process has sent its alert before it ended: an engine that only sees the process gone
+    need not tell it again.
+    """
+    from ..core.deadline import EXIT_CODE
+    from ..core.stage import read_records
+
+    return any(record.exit_code == EXIT_CODE for record in read_records(run_key))

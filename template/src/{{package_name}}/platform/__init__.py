@@ -1,1 +1,0 @@
-"""What every stage leans on: settings, storage, tracking, alerts, metrics, drift."""
