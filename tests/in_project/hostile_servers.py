@@ -20,6 +20,7 @@ import mlflow
 import pytest
 import sandbox
 from flight_delays import alerts, pipeline
+from flight_delays.alerts import sender
 from flight_delays.cli import doctor
 from flight_delays.core import tracking
 from flight_delays.core.errors import DataRejected
@@ -51,7 +52,7 @@ def failing(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     source = tmp_path / "source"
     variables = sandbox.source_of(source, [sandbox.PARTITION])
     (source / f"{sandbox.PARTITION}.parquet").write_bytes(b"PAR1 cut off")
-    monkeypatch.setattr(alerts, "TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr(sender, "TOTAL_SECONDS", 0.5)
     monkeypatch.setattr(prometheus, "TOTAL_SECONDS", 0.5)
     # What the libraries would wait for a byte.
     monkeypatch.setattr(prometheus, "ANSWER_SECONDS", 3600.0)

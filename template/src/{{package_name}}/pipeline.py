@@ -30,6 +30,8 @@ from .stages.validate import validate
 
 log = get_logger(__name__)
 
+stage.on_timeout.add(alerts.send_timeout)
+
 
 def training(run: Run) -> None:
     """Train all candidates and promote the best if the gates hold."""

@@ -17,10 +17,11 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict
 
 from ..core import optional
-from ..core.errors import SettingsError
+from ..core.errors import SettingsError, StageTimeout
 from ..core.logs import get_logger
 from ..core.paths import project_root
 from ..core.redact import redact
+from ..core.refs import Run
 from ..core.settings import load_environment
 from .channels import TOTAL_SECONDS, Channel
 from .event import Event
@@ -85,6 +86,19 @@ def send(event: Event) -> list[Delivery]:
             log.error("alert not sent through %s: %s", delivery.channel, delivery.error)
             _keep(event, delivery)
     return deliveries
+
+
+def send_timeout(run: Run, stage: str, error: StageTimeout) -> None:
+    """Tell the team of a stage that its time limit ends, from the process that ends with it."""
+    send(
+        Event.from_exception(
+            error,
+            pipeline=run.pipeline,
+            stage=stage,
+            partition=run.partition,
+            run_key=run.key,
+        )
+    )
 
 
 def undelivered() -> int:

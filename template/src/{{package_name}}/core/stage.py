@@ -27,7 +27,7 @@ log = get_logger(__name__)
 # Called with a stage's label as it starts (record None) and with its record as it ends.
 listeners: list[Callable[[str, StageRecord | None], None]] = []
 # Called with the run, a stage's label and the error when the stage's time limit ends this process.
-on_timeout: list[Callable[[Run, str, StageTimeout], object]] = []
+on_timeout: set[Callable[[Run, str, StageTimeout], object]] = set()
 # Called with the run after that. A runner that is this process
 # closes its run there; an engine whose other processes live on does that itself.
 before_exit: list[Callable[[Run], object]] = []

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..alerts import Event, send
 from ..core import optional
-from ..core.errors import BadInput, StageTimeout
-from ..core.refs import Run
-from ..core.stage import on_timeout
+from ..core.errors import BadInput
 
 STAGES = (
     "start",
@@ -28,22 +25,6 @@ STAGES = (
 )
 
 
-def alert_timeout(run: Run, label: str, error: StageTimeout) -> None:
-    """Tell the team of a stage that its time limit ends, from the process that ends with it."""
-    send(
-        Event.from_exception(
-            error,
-            pipeline=run.pipeline,
-            stage=label,
-            partition=run.partition,
-            run_key=run.key,
-        )
-    )
-
-
-on_timeout.append(alert_timeout)
-
-
 def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run one stage by name and return its reference as JSON.
 
@@ -54,6 +35,10 @@ def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """
     if name not in STAGES:
         raise BadInput(f"no stage '{name}'; there are: {', '.join(STAGES)}")
+    from .. import alerts
+    from ..core.stage import on_timeout
+
+    on_timeout.add(alerts.send_timeout)
     function = getattr(optional.load(f"stages.{name}"), name)
     result: dict[str, Any] = function(*args, **kwargs).model_dump(mode="json")
     return result
