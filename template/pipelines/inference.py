@@ -26,7 +26,7 @@ def define(step: Steps) -> Any:
         with dsl.ExitHandler(finish, name="inference"):
             day = step("wait_for_partition", partition=partition, **which).output
             run = step("start", partition=day, **which).outputs["reference"]
-            raw = step("ingest", run=run, attempt=1).outputs["reference"]
+            raw = step("ingest", run=run, window="normal").outputs["reference"]
             valid = step("validate", run=run, raw=raw).outputs["reference"]
             features = step("featurize", run=run, dataset=valid).outputs["reference"]
             scores = step("score", run=run, features=features).outputs["reference"]

@@ -17,8 +17,8 @@ DESCRIPTION = (
 def define(step: Steps) -> Any:
     """Return the pipeline, made of components for a cluster or for this machine."""
 
-    def train_and_evaluate(run: Any, attempt: int) -> dsl.PipelineTask:
-        raw = step("ingest", run=run, attempt=attempt).outputs["reference"]
+    def train_and_evaluate(run: Any, window: str) -> dsl.PipelineTask:
+        raw = step("ingest", run=run, window=window).outputs["reference"]
         valid = step("validate", run=run, raw=raw).outputs["reference"]
         prepared = step("featurize", run=run, dataset=valid)
         features = prepared.outputs["reference"]
@@ -43,9 +43,9 @@ def define(step: Steps) -> Any:
         with dsl.ExitHandler(finish, name="training"):
             day = step("wait_for_partition", partition=partition, **which).output
             run = step("start", partition=day, **which).outputs["reference"]
-            first = train_and_evaluate(run, attempt=1)
+            first = train_and_evaluate(run, "normal")
             with dsl.If(first.outputs["Output"] == "retrain", name="more data is there"):
-                carry_out(run, train_and_evaluate(run, attempt=2))
+                carry_out(run, train_and_evaluate(run, "wider"))
             with dsl.Else(name="no more data is needed"):
                 carry_out(run, first)
 

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 from . import alerts
-from .core import stage, tracking
 from .core.logs import get_logger
+from .core.outcomes import Window
+from .core.records import read_records
 from .core.refs import EvaluationRef, Pipeline, Run
-from .core.settings import load_settings
+from .core.stage import before_exit, on_timeout
 from .stages.evaluate import evaluate
 from .stages.featurize import featurize
 from .stages.ingest import ingest
@@ -30,23 +31,23 @@ from .stages.validate import validate
 
 log = get_logger(__name__)
 
-stage.on_timeout.add(alerts.send_timeout)
+on_timeout.add(alerts.send_failure_of)
 
 
 def training(run: Run) -> None:
     """Train all candidates and promote the best if the gates hold."""
-    evaluation = train_and_evaluate(run, attempt=1)
-    if evaluation.decision == "retrain":
-        evaluation = train_and_evaluate(run, attempt=2)
+    evaluation = train_and_evaluate(run, "normal")
+    if evaluation.verdict.decision == "retrain":
+        evaluation = train_and_evaluate(run, "wider")
     promote(run, evaluation)
 
 
-def train_and_evaluate(run: Run, attempt: int) -> EvaluationRef:
-    """Take the window of an attempt from raw data to an evaluated challenger."""
-    raw = ingest(run, attempt)
+def train_and_evaluate(run: Run, window: Window) -> EvaluationRef:
+    """Take a window of partitions from raw data to an evaluated challenger."""
+    raw = ingest(run, window)
     valid = validate(run, raw)
     features = featurize(run, valid)
-    names = load_settings().training.candidates
+    names = run.settings.training.candidates
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         candidates = list(pool.map(lambda name: train(run, features, name), names))
     challenger = select(run, candidates)
@@ -73,43 +74,28 @@ def execute(pipeline: Pipeline, partition: date | str | None = None) -> Run:
     try:
         run = start(pipeline, partition)
     except BaseException as error:
-        alerts.send(
-            alerts.Event.from_exception(
-                error, pipeline=pipeline, stage="start", partition=partition
-            )
-        )
+        alerts.send_failure(error, pipeline=pipeline, stage="start", partition=partition)
         raise
-    stage.before_exit.append(report)
+    before_exit.append(report)
     try:
         PIPELINES[pipeline](run)
     except BaseException as error:
-        alerts.send(failure_event(run, error))
+        alerts.send_failure_of(run, failed_stage(run), error)
         # The error that ended the run counts, not one of its report.
         with contextlib.suppress(Exception):
             report(run)
         raise
     finally:
-        stage.before_exit.remove(report)
+        before_exit.remove(report)
     try:
         report(run)
     except Exception as error:
-        alerts.send(failure_event(run, error))
+        alerts.send_failure_of(run, "report", error)
         raise
     return run
 
 
-def failure_event(run: Run, error: BaseException) -> alerts.Event:
-    """Return the alert for a run that failed in this process."""
-    labels = [record.label for record in stage.read_records(run.key) if record.error]
-    url = None
-    # MLflow may be what failed.
-    with contextlib.suppress(Exception):
-        url = tracking.run_url(run.tracking_run_id)
-    return alerts.Event.from_exception(
-        error,
-        pipeline=run.pipeline,
-        stage=labels[-1] if labels else "start",
-        partition=f"{run.partition}",
-        run_key=run.key,
-        tracking_url=url,
-    )
+def failed_stage(run: Run) -> str:
+    """Return the label of the stage that failed last, or "start" where none left a record."""
+    labels = [record.label for record in read_records(run.key) if record.error]
+    return labels[-1] if labels else "start"

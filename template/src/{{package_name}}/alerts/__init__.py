@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .event import Event
+from .event import Event, run_url
 from .sender import (
     Delivery,
     channel_names,
     load_channel,
     send,
-    send_timeout,
+    send_failure,
+    send_failure_of,
     undelivered,
     variables,
 )
@@ -18,8 +19,10 @@ __all__ = [
     "Event",
     "channel_names",
     "load_channel",
+    "run_url",
     "send",
-    "send_timeout",
+    "send_failure",
+    "send_failure_of",
     "undelivered",
     "variables",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..core import tracking
 from ..core.errors import DataRejected, SettingsError
 from ..core.redact import redact
+from ..core.refs import EvaluationRef, MonitorRef, Run
 from ..core.settings import load_settings
 
 Kind = Literal["failure", "data_rejected", "champion_changed", "drift", "test"]
@@ -67,7 +71,7 @@ class Event(BaseModel):
     details: dict[str, Text] = {}
 
     @classmethod
-    def from_exception(
+    def of_failure(
         cls,
         error: BaseException | str | None,
         *,
@@ -85,25 +89,56 @@ class Event(BaseModel):
         """
         rejected = _find_rejection(error)
         error = rejected or error
-        day = f" for partition {partition}" if partition else ""
-        summary = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}{day}."
-        if rejected:
-            summary = (
-                f"Partition {rejected.partition} was rejected; nothing was trained, scored or "
-                "promoted."
-            )
+        known: dict[str, Any] = {
+            "pipeline": pipeline,
+            "stage": stage,
+            "partition": f"{partition}" if partition else None,
+            "run_key": run_key,
+            "error": f"{type(error).__name__}: {error}"
+            if isinstance(error, BaseException)
+            else error,
+            "try_number": try_number,
+            "log_url": log_url,
+            "tracking_url": tracking_url,
+        }
+        if rejected is None:
+            day = f" for partition {partition}" if partition else ""
+            where = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}"
+            return cls(kind="failure", summary=f"{where}{day}.", **known)
+        summary = f"Partition {rejected.partition} was rejected; nothing was trained, scored or "
+        report = {"Report": rejected.report_uri} if rejected.report_uri else {}
+        return cls(kind="data_rejected", summary=f"{summary}promoted.", details=report, **known)
+
+    @classmethod
+    def of_new_champion(
+        cls, run: Run, evaluation: EvaluationRef, version: int, previous: int | None
+    ) -> Event:
+        """Return the event for a challenger that has become champion."""
+        name = evaluation.candidate.candidate
+        was = f"version {previous} was" if previous else "the first one"
         return cls(
-            kind="data_rejected" if rejected else "failure",
-            summary=summary,
-            pipeline=pipeline,
-            stage=stage,
-            partition=f"{partition}" if partition else None,
-            run_key=run_key,
-            error=f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error,
-            try_number=try_number,
-            log_url=log_url,
-            tracking_url=tracking_url,
-            details={"Report": rejected.report_uri} if rejected and rejected.report_uri else {},
+            kind="champion_changed",
+            stage="promote",
+            summary=f"{name} is champion now, as version {version}; {was}",
+            details={metric: f"{value:.4f}" for metric, value in evaluation.metrics.items()},
+            **_of_run(run),
+        )
+
+    @classmethod
+    def of_drift(cls, run: Run, monitoring: MonitorRef, psi: Mapping[str, float]) -> Event:
+        """Return the event for drift, or a loss of performance, that asks for a new model.
+
+        Args:
+            run: The run that found it.
+            monitoring: What was found.
+            psi: Population stability index of every feature that drifted.
+        """
+        return cls(
+            kind="drift",
+            stage="monitor",
+            summary="; ".join(f"{reason}" for reason in monitoring.reasons),
+            details={feature: f"PSI {value:.2f}" for feature, value in psi.items()},
+            **_of_run(run),
         )
 
     @classmethod
@@ -148,4 +183,21 @@ def _find_rejection(error: BaseException | str | None) -> DataRejected | None:
         if isinstance(error, DataRejected):
             return error
         error = error.__cause__
+    return None
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    return {
+        "pipeline": run.pipeline,
+        "partition": f"{run.partition}",
+        "run_key": run.key,
+        "tracking_url": run_url(run.tracking_run_id),
+    }
+
+
+def run_url(tracking_run_id: str | None) -> str | None:
+    """Return a run's page in MLflow, or None where its address cannot be told."""
+    # MLflow may be what failed.
+    with contextlib.suppress(Exception):
+        return tracking.run_url(tracking_run_id) if tracking_run_id else None
     return None

@@ -12,19 +12,19 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from ..core import optional
-from ..core.errors import SettingsError, StageTimeout
+from ..core.errors import SettingsError
 from ..core.logs import get_logger
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.refs import Run
 from ..core.settings import load_environment
 from .channels import TOTAL_SECONDS, Channel
-from .event import Event
+from .event import Event, run_url
 
 log = get_logger(__name__)
 
@@ -88,16 +88,20 @@ def send(event: Event) -> list[Delivery]:
     return deliveries
 
 
-def send_timeout(run: Run, stage: str, error: StageTimeout) -> None:
-    """Tell the team of a stage that its time limit ends, from the process that ends with it."""
-    send(
-        Event.from_exception(
-            error,
-            pipeline=run.pipeline,
-            stage=stage,
-            partition=run.partition,
-            run_key=run.key,
-        )
+def send_failure(error: BaseException | str | None, **where: Any) -> list[Delivery]:
+    """Tell the team of a failed stage; `where` is what `Event.of_failure` takes."""
+    return send(Event.of_failure(error, **where))
+
+
+def send_failure_of(run: Run, stage: str, error: BaseException) -> list[Delivery]:
+    """Tell the team of a stage of a run that failed in this process."""
+    return send_failure(
+        error,
+        pipeline=run.pipeline,
+        stage=stage,
+        partition=run.partition,
+        run_key=run.key,
+        tracking_url=run_url(run.tracking_run_id),
     )
 
 

@@ -10,7 +10,7 @@ from ..core.errors import BadInput, DataRejected
 from ..core.settings import load_settings
 from ..domain.features import features
 from ..stages.score import predict
-from ..stages.validate import BROKEN_FILE, check_rows, read_problem, read_rows
+from ..stages.validate import BROKEN_FILE, broken_file, check_rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def score_file(source: Path, target: Path) -> ScoredFile:
         rows = read_rows(str(source))
         valid, found = check_rows(rows, limits, partition=None, needs_label=False)
     except BROKEN_FILE as error:
-        raise DataRejected(source.name, [read_problem(error)]) from error
-    if found.problems:
-        raise DataRejected(source.name, found.problems)
+        raise DataRejected(source.name, [broken_file(error)]) from error
+    if found.violations:
+        raise DataRejected(source.name, found.violations)
     champion = tracking.require_champion()
     predictions = predict(features(valid), champion.name, int(champion.version))
     target.parent.mkdir(parents=True, exist_ok=True)

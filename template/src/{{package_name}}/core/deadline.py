@@ -18,19 +18,19 @@ from .errors import StageTimeout
 # EX_TEMPFAIL of sysexits.h: trying again may help.
 EXIT_CODE = 75
 GRACE_SECONDS = 30.0
-LAST_WORDS_SECONDS = 30.0
+BEFORE_EXIT_SECONDS = 30.0
 
 
 @contextmanager
 def deadline(
-    stage: str, seconds: float, last_words: Callable[[StageTimeout], None]
+    stage: str, seconds: float, before_exit: Callable[[StageTimeout], None]
 ) -> Iterator[None]:
     """Limit how long the body may run.
 
     Args:
         stage: Its name, for the message.
         seconds: The limit. The process ends the shorter of `GRACE_SECONDS` and `seconds` later.
-        last_words: Called just before the process ends, as nothing after the body will run.
+        before_exit: Called just before the process ends, as nothing after the body will run.
 
     Raises:
         StageTimeout: The limit was reached, and the body could be interrupted.
@@ -38,10 +38,10 @@ def deadline(
     error = StageTimeout(stage, seconds)
 
     def end_process() -> None:
-        # What the stage hangs on may make its last words hang, too.
-        speaking = threading.Thread(target=last_words, args=(error,), daemon=True)
-        speaking.start()
-        speaking.join(LAST_WORDS_SECONDS)
+        # What the stage hangs on may make this hang, too.
+        farewell = threading.Thread(target=before_exit, args=(error,), daemon=True)
+        farewell.start()
+        farewell.join(BEFORE_EXIT_SECONDS)
         os._exit(EXIT_CODE)
 
     watchdog = threading.Timer(seconds + min(GRACE_SECONDS, seconds), end_process)

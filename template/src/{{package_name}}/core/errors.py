@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .outcomes import Violation
 
 
 class PipelineError(Exception):
@@ -71,20 +75,23 @@ class DataRejected(PipelineError):
     """Data broke the contract beyond its limits; nothing was trained, scored or promoted.
 
     Attributes:
-        problems: One entry a broken limit, each starting with the name of the check.
+        partition: The partition, or several in a row.
+        violations: The broken limits.
         report_uri: The report of which rows and columns.
     """
 
-    def __init__(self, partition: str, problems: list[str], report_uri: str = "") -> None:
-        lines = "".join(f"\n  - {problem}" for problem in problems)
+    def __init__(
+        self, partition: str, violations: Sequence[Violation], report_uri: str = ""
+    ) -> None:
+        lines = "".join(f"\n  - {violation}" for violation in violations)
         where = f"\nReport: {report_uri}" if report_uri else ""
         super().__init__(f"partition {partition} was rejected:{lines}{where}")
         self.partition = partition
-        self.problems = problems
+        self.violations = tuple(violations)
         self.report_uri = report_uri
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.partition, self.problems, self.report_uri)
+        return type(self), (self.partition, self.violations, self.report_uri)
 
 
 class NoChampion(PipelineError):

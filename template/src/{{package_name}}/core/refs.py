@@ -9,10 +9,12 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from .outcomes import DriftVerdict, GateResult, Stored, Verdict, Window
+from .settings import Settings, load_settings
 
 Pipeline = Literal["training", "inference"]
-Decision = Literal["promote", "retrain", "keep"]
 
 
 class Ref(BaseModel):
@@ -29,12 +31,15 @@ class Run(Ref):
         partition: The day whose data this run is about; the newest day of its window.
         key: Unique name of the run, from the engine where there is one.
         tracking_run_id: The parent MLflow run; every stage gets it from here.
+        settings: What the run goes by. They do not travel: they may hold secrets, and each process
+            reads its own.
     """
 
     pipeline: Pipeline
     partition: date
     key: str
     tracking_run_id: str
+    settings: Settings = Field(default_factory=load_settings, exclude=True, repr=False)
 
 
 class PartitionFile(Ref):
@@ -46,20 +51,26 @@ class PartitionFile(Ref):
     fingerprint: str
 
 
+class Manifest(Stored):
+    """The files of a dataset, oldest partition first."""
+
+    files: tuple[PartitionFile, ...]
+
+
 class DatasetRef(Ref):
     """Rows of a window of partitions, listed file by file in the manifest at `uri`.
 
     Attributes:
         uri: Address of the manifest, see `storage.read_manifest`.
         validated: True only for what the validate stage let through.
-        attempt: 1 for the normal window, 2 for the wider one of a retraining.
+        window: Which window of partitions was taken; a retraining takes the wider one.
     """
 
     uri: str
     rows: int
     fingerprint: str
     validated: bool = False
-    attempt: int = 1
+    window: Window = "normal"
     metrics: dict[str, float] = {}
 
 
@@ -82,7 +93,7 @@ class FeaturesRef(Ref):
     dataset_fingerprint: str
     reference_uri: str | None = None
     holdout_from: date | None = None
-    attempt: int = 1
+    window: Window = "normal"
 
 
 class CandidateRef(Ref):
@@ -105,7 +116,7 @@ class CandidateRef(Ref):
     fingerprint: str
     trained_until: date
     reference_uri: str
-    attempt: int = 1
+    window: Window = "normal"
 
 
 class EvaluationRef(Ref):
@@ -116,7 +127,7 @@ class EvaluationRef(Ref):
             `drift.json` for the report.
         champion_version: Registry version of the champion, None where there is none yet.
         champion_metrics: The champion's metrics on the same holdout days.
-        reasons: Why `decision` was taken, one sentence a gate.
+        verdict: What follows, and why.
     """
 
     uri: str
@@ -124,8 +135,7 @@ class EvaluationRef(Ref):
     metrics: dict[str, float]
     champion_version: int | None = None
     champion_metrics: dict[str, float] = {}
-    decision: Decision
-    reasons: tuple[str, ...]
+    verdict: Verdict
 
 
 class PromotionRef(Ref):
@@ -134,7 +144,7 @@ class PromotionRef(Ref):
     promoted: bool
     champion_version: int | None
     previous_version: int | None
-    reasons: tuple[str, ...]
+    verdict: Verdict
 
 
 class ScoresRef(Ref):
@@ -150,16 +160,22 @@ class MonitorRef(Ref):
     """Drift and live performance of the champion on the newest days.
 
     Attributes:
-        drifted: Stable features whose distribution moved beyond the limit, worst first.
         live_metrics: Metrics of stored predictions whose labels have arrived; empty without labels.
+        live_gates: The gates, held against the live metrics.
         retrain: True when drift or live performance asks for a new model.
     """
 
     uri: str
-    drifted: tuple[str, ...]
+    drift: DriftVerdict
     live_metrics: dict[str, float]
+    live_gates: tuple[GateResult, ...] = ()
     retrain: bool
-    reasons: tuple[str, ...]
+
+    @property
+    def reasons(self) -> list[DriftVerdict | GateResult]:
+        """Return why a new model is asked for; empty where none is."""
+        drift = [self.drift] if self.drift.exceeded else []
+        return [*drift, *(gate for gate in self.live_gates if not gate.passed)]
 
 
 class ReportRef(Ref):

@@ -6,7 +6,6 @@ Files are written whole or not at all: first under a temporary name, then moved 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -18,10 +17,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
 from upath import UPath
 
 from .paths import project_root
-from .refs import PartitionFile
+from .refs import Manifest, PartitionFile, Run
 from .settings import load_settings
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ def write_text(path: UPath, text: str) -> str:
     return str(path)
 
 
+def write_model(path: UPath, model: BaseModel) -> str:
+    """Write what is kept as JSON whole or not at all, and return its address."""
+    return write_text(path, model.model_dump_json(indent=1))
+
+
 def write_bytes(path: UPath, data: bytes) -> str:
     """Write a file whole or not at all, and return its address."""
     with atomic(path) as temporary:
@@ -154,12 +159,28 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
 
 def write_manifest(path: UPath, files: Sequence[PartitionFile]) -> str:
     """Write the list of a dataset's files and return its address."""
-    return write_text(path, json.dumps([file.model_dump(mode="json") for file in files], indent=1))
+    return write_model(path, Manifest(files=tuple(files)))
 
 
-def read_manifest(uri: str) -> list[PartitionFile]:
-    """Read the list of a dataset's files, oldest day first."""
-    return [PartitionFile.model_validate(item) for item in json.loads(UPath(uri).read_text())]
+def read_manifest(uri: str) -> tuple[PartitionFile, ...]:
+    """Read the list of a dataset's files, oldest partition first."""
+    return Manifest.model_validate_json(UPath(uri).read_text()).files
+
+
+def write_dataset(run: Run, kind: str, files: Sequence[PartitionFile]) -> tuple[str, str, int]:
+    """Write the manifest of a dataset, under a name made of its content.
+
+    Args:
+        run: Whose dataset it is.
+        kind: What its files hold, like raw, validated or features.
+        files: Its files, oldest partition first.
+
+    Returns:
+        The manifest's address, the dataset's fingerprint and its number of rows.
+    """
+    total = fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
+    path = artifact_path("datasets", f"{run.partition}", f"{kind}-{total}.json")
+    return write_manifest(path, files), total, sum(file.rows for file in files)
 
 
 def read_partitions(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .answers import TRACKING
 from .errors import NoChampion, SettingsError
 from .logs import get_logger
+from .outcomes import Window
 from .paths import project_root
 from .redact import redact
 from .refs import CandidateRef, Run
@@ -139,9 +140,9 @@ def open_run(run: Run, engine_url: str | None = None) -> str:
     return run_id
 
 
-def open_child(run: Run, candidate: str, attempt: int) -> str:
+def open_child(run: Run, candidate: str, window: Window) -> str:
     """Open the run of one candidate below the parent; a retry gets the same one again."""
-    child = candidate if attempt == 1 else f"{candidate} (wider window)"
+    child = candidate if window == "normal" else f"{candidate} (wider window)"
     known = _find_run(f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = '{child}'")
     if known is not None:
         return known
@@ -274,7 +275,7 @@ def register(candidate: CandidateRef) -> int:
     return int(created.version)
 
 
-def crown(version: int) -> int | None:
+def promote(version: int) -> int | None:
     """Make a version the champion, keep the former one as `previous`, and return the former one.
 
     Doing it again changes nothing.
@@ -301,7 +302,7 @@ def rollback() -> tuple[int, int]:
     current, previous = require_champion(), version_of(PREVIOUS)
     if previous is None:
         raise NoChampion(f"model '{model_name()}' has no previous champion to put back")
-    crown(int(previous.version))
+    promote(int(previous.version))
     return int(previous.version), int(current.version)
 
 

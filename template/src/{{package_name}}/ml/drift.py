@@ -52,6 +52,15 @@ class FeatureDrift(BaseModel):
     drifted: bool
 
 
+class DriftTable(BaseModel):
+    """The drift of several features, the largest population stability index first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    features: tuple[FeatureDrift, ...]
+
+
 def drift_table(
     reference: pl.DataFrame, current: pl.DataFrame, columns: list[str], max_psi: float
 ) -> list[FeatureDrift]:

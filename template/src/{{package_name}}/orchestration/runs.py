@@ -1,8 +1,10 @@
-"""What an engine's run is called here. Standard library only: adapters are parsed with it."""
+"""What adapters ask of a run. Standard library only at import: adapters are parsed with it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 
 def key_of_run(pipeline: str, run_id: str) -> str:
@@ -17,6 +19,20 @@ def timed_out(run_key: str) -> bool:
     need not tell it again.
     """
     from ..core.deadline import EXIT_CODE
-    from ..core.stage import read_records
+    from ..core.records import read_records
 
     return any(record.exit_code == EXIT_CODE for record in read_records(run_key))
+
+
+def reasons_of(reference: Mapping[str, Any]) -> list[str]:
+    """Return why an evaluation or monitoring decided as it did, in sentences for people.
+
+    Args:
+        reference: What the evaluate, promote or monitor stage returned, as JSON.
+    """
+    from ..core.outcomes import Verdict
+    from ..core.refs import MonitorRef
+
+    if "verdict" in reference:
+        return [f"{reason}" for reason in Verdict.model_validate(reference["verdict"]).reasons]
+    return [f"{reason}" for reason in MonitorRef.model_validate(reference).reasons]

@@ -6,25 +6,23 @@ measure keeps the value of the run before. Rules and dashboards that show it are
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
 from ..core import tracking
 from ..core.logs import get_logger
+from ..core.records import read_checked_partitions
 from ..core.redact import redact
-from ..core.refs import Run
 from ..core.settings import Gate, load_environment, load_settings
-from ..core.stage import StageRecord, read_checked_days
-from ..domain import problem
-from ..domain.features import STABLE_FEATURES
+from ..ml.drift import DriftTable
+from .summary import Summary
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -35,23 +33,19 @@ ANSWER_SECONDS = 3.0
 TOTAL_SECONDS = 5.0
 
 
-def push(
-    run: Run, records: Sequence[StageRecord], failed: Sequence[str], problems: int, url: str
-) -> None:
+def push(summary: Summary, primary: str) -> None:
     """Push the metrics of a finished run and of the champion; nothing without an address.
 
     Never raises, and gives up after `TOTAL_SECONDS`: a run must not fail because of who watches it.
 
     Args:
-        run: The run.
-        records: What its stages recorded.
-        failed: Labels of the stages that failed; the run succeeded when there is none.
-        problems: How many limits of the data contract were broken.
-        url: The run's page in MLflow.
+        summary: The run.
+        primary: Name of the metric that compares models.
     """
 
     def send(gateway: str) -> None:
-        _send(gateway, run_metrics(run, records, failed, problems, url), {"pipeline": run.pipeline})
+        pipeline: str = summary.run.pipeline
+        _send(gateway, run_metrics(summary, primary), {"pipeline": pipeline})
         # Last, and of no pipeline: MLflow may not answer, and each run knows of both.
         _send(gateway, project_metrics(), {})
 
@@ -63,16 +57,14 @@ def push_champion() -> None:
     _attempt(lambda gateway: _send(gateway, project_metrics(), {}))
 
 
-def run_metrics(
-    run: Run, records: Sequence[StageRecord], failed: Sequence[str], problems: int, url: str
-) -> CollectorRegistry:
+def run_metrics(summary: Summary, primary: str) -> CollectorRegistry:
     """Return the metrics of a finished run; the arguments are those of `push`."""
     page = _Page()
-    results = {record.stage: record.result for record in records if record.result is not None}
-    _add_outcome(page, run, records, failed, url)
-    _add_stages(page, records, failed)
-    _add_data(page, run, results, read_checked_days(run, records), problems)
-    _add_model(page, results)
+    _add_outcome(page, summary)
+    _add_stages(page, summary)
+    _add_data(page, summary)
+    _add_drift(page, summary)
+    _add_model(page, summary, primary)
     return page.registry
 
 
@@ -125,27 +117,27 @@ class _Page:
         Info(name, documentation, registry=self.registry).info(texts)
 
 
-def _add_outcome(
-    page: _Page, run: Run, records: Sequence[StageRecord], failed: Sequence[str], url: str
-) -> None:
-    now = time.time()
-    about = {"run": run.key, "partition": f"{run.partition}", "mlflow": url}
+def _add_outcome(page: _Page, summary: Summary) -> None:
+    now, run = time.time(), summary.run
+    about = {"run": run.key, "partition": f"{run.partition}", "mlflow": summary.tracking_url}
     page.add_texts("pipeline_last_run", "The last run, and its page in MLflow.", about)
     page.add("pipeline_last_run_timestamp_seconds", "When the last run ended.", now)
-    page.add("pipeline_last_run_succeeded", "1 when all of its stages ended well.", not failed)
-    if records:
-        seconds = now - min(record.started for record in records).timestamp()
+    succeeded = not summary.failures
+    page.add("pipeline_last_run_succeeded", "1 when all of its stages ended well.", succeeded)
+    if summary.records:
+        seconds = now - min(record.started for record in summary.records).timestamp()
         page.add("pipeline_last_run_duration_seconds", "From first stage to end.", seconds)
-    if not failed:
+    if succeeded:
         page.add("pipeline_last_success_timestamp_seconds", "When a run last succeeded.", now)
 
 
-def _add_stages(page: _Page, records: Sequence[StageRecord], failed: Sequence[str]) -> None:
+def _add_stages(page: _Page, summary: Summary) -> None:
+    failed = summary.failed_stages
     page.add_each(
         "pipeline_stage_duration_seconds",
         "Wall time of each stage of the last run.",
         "stage",
-        {record.label: record.seconds for record in records},
+        {record.label: record.seconds for record in summary.records},
     )
     page.add_each(
         "pipeline_stage_rows",
@@ -153,62 +145,63 @@ def _add_stages(page: _Page, records: Sequence[StageRecord], failed: Sequence[st
         "stage",
         {
             record.label: record.result["rows"]
-            for record in records
+            for record in summary.records
             if record.result and "rows" in record.result
         },
     )
+    labels = [*(record.label for record in summary.records), *failed]
     page.add_each(
         "pipeline_stage_failed",
         "1 for each stage of the last run that failed.",
         "stage",
-        {label: label in failed for label in [*(record.label for record in records), *failed]},
+        {label: label in failed for label in labels},
     )
 
 
-def _add_data(
-    page: _Page,
-    run: Run,
-    results: Mapping[str, dict[str, Any]],
-    days: Sequence[Mapping[str, Any]],
-    problems: int,
-) -> None:
-    settings = load_settings()
-    if days:
-        rows, invalid = (sum(day[key] for day in days) for key in ("rows", "quarantined"))
+def _add_data(page: _Page, summary: Summary) -> None:
+    checked = read_checked_partitions(summary.run, summary.records)
+    violations = len(summary.violations)
+    if checked:
+        rows = sum(partition.rows for partition in checked)
+        invalid = sum(partition.quarantined for partition in checked)
         page.add("pipeline_validation_rows", "Rows that were checked.", rows)
         page.add("pipeline_validation_invalid_rows", "Rows that broke the contract.", invalid)
-    if days or problems:
-        page.add("pipeline_validation_problems", "Broken limits; any rejects the data.", problems)
-    most = settings.validation.max_invalid_share
+    if checked or violations:
+        documentation = "Broken limits; any rejects the data."
+        page.add("pipeline_validation_violations", documentation, violations)
+    most = summary.run.settings.validation.max_invalid_share
     page.add("pipeline_validation_max_invalid_share", "[validation] max_invalid_share.", most)
-
-    monitor = results.get("monitor")
-    if monitor:
-        table = json.loads(UPath(monitor["uri"]).read_text())
-        psi = {row["feature"]: row["psi"] for row in table}
-        page.add_each("pipeline_drift_psi", "Population stability index.", "feature", psi)
-        share = len(monitor["drifted"]) / max(len(STABLE_FEATURES), 1)
-        page.add("pipeline_drift_share", "Share of the stable features that drifted.", share)
-    page.add("pipeline_drift_max_psi", "[monitoring] max_psi.", settings.monitoring.max_psi)
-    most = settings.monitoring.max_drifted_share
-    page.add("pipeline_drift_max_share", "[monitoring] max_drifted_share.", most)
-    if "score" in results:
-        day = datetime(run.partition.year, run.partition.month, run.partition.day, tzinfo=UTC)
+    if summary.scores:
+        begin = datetime.combine(summary.run.partition, datetime.min.time(), UTC).timestamp()
         name = "pipeline_scored_partition_timestamp_seconds"
-        page.add(name, "The day that was scored last, at its beginning.", day.timestamp())
+        page.add(name, "The day that was scored last, at its beginning.", begin)
 
 
-def _add_model(page: _Page, results: Mapping[str, dict[str, Any]]) -> None:
-    monitor, evaluation = results.get("monitor"), results.get("evaluate")
-    if monitor:
+def _add_drift(page: _Page, summary: Summary) -> None:
+    limits, monitoring = summary.run.settings.monitoring, summary.monitoring
+    if monitoring:
+        table = DriftTable.model_validate_json(UPath(monitoring.uri).read_text())
+        psi = {row.feature: row.psi for row in table.features}
+        page.add_each("pipeline_drift_psi", "Population stability index.", "feature", psi)
+        share = len(monitoring.drift.drifted) / max(monitoring.drift.stable_features, 1)
+        page.add("pipeline_drift_share", "Share of the stable features that drifted.", share)
+    page.add("pipeline_drift_max_psi", "[monitoring] max_psi.", limits.max_psi)
+    name = "pipeline_drift_max_share"
+    page.add(name, "[monitoring] max_drifted_share.", limits.max_drifted_share)
+
+
+def _add_model(page: _Page, summary: Summary, primary: str) -> None:
+    monitoring, evaluation = summary.monitoring, summary.evaluation
+    if monitoring:
         # No labels is an answer, too: it must replace what was measured before.
-        live = monitor["live_metrics"] or {problem.metrics.PRIMARY: math.nan}
+        live = monitoring.live_metrics or {primary: math.nan}
         page.add_each("pipeline_live_metric", "Of predictions with labels.", "metric", live)
     if evaluation:
-        for model, key in (("challenger", "metrics"), ("champion", "champion_metrics")):
+        measured = {"challenger": evaluation.metrics, "champion": evaluation.champion_metrics}
+        for model, metrics in measured.items():
             documentation = f"Of the {model} on the holdout days of the last training."
-            page.add_each(f"pipeline_{model}_metric", documentation, "metric", evaluation[key])
-    gates = load_settings().gates.metrics or {problem.metrics.PRIMARY: Gate()}
+            page.add_each(f"pipeline_{model}_metric", documentation, "metric", metrics)
+    gates = summary.run.settings.gates.metrics or {primary: Gate()}
     for bound in ("min", "max"):
         limits = {metric: getattr(gate, bound) for metric, gate in gates.items()}
         # Nothing is below or above NaN. A limit that is gone must replace the one that was.

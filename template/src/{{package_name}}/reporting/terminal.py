@@ -9,8 +9,9 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.table import Table
 
 from ..core.logs import console
+from ..core.records import StageRecord, read_records
 from ..core.refs import EvaluationRef, MonitorRef, PromotionRef, ReportRef
-from ..core.stage import StageRecord, listeners, read_records
+from ..core.stage import listeners
 
 
 class StageProgress:
@@ -76,15 +77,16 @@ def _rows(stage: str, result: dict[str, object]) -> list[tuple[str, str]]:
             state = f"kept: version {promotion.champion_version} stays champion"
         else:
             state = "[yellow]not promoted, and there is no champion yet[/]"
-        return [("champion", state), ("because", "\n".join(promotion.reasons))]
+        return [("champion", state), ("because", "\n".join(map(str, promotion.verdict.reasons)))]
     if stage == "score":
         return [("scored", f"{result['rows']} rows by version {result['model_version']}"),
                 ("predictions", str(result["uri"]))]  # fmt: skip
     if stage == "monitor":
-        found = MonitorRef.model_validate(result)
-        live = ", ".join(f"{name} {value:.4f}" for name, value in found.live_metrics.items())
-        drifted = ", ".join(found.drifted) or "none"
-        retrain = "[yellow]yes[/]: " + "\n".join(found.reasons) if found.retrain else "no"
+        monitoring = MonitorRef.model_validate(result)
+        live = ", ".join(f"{name} {value:.4f}" for name, value in monitoring.live_metrics.items())
+        drifted = ", ".join(monitoring.drift.drifted) or "none"
+        why = "\n".join(map(str, monitoring.reasons))
+        retrain = f"[yellow]yes[/]: {why}" if monitoring.retrain else "no"
         return [
             ("drifted", drifted),
             ("live", live or "no labels yet"),

@@ -38,7 +38,7 @@ def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     from .. import alerts
     from ..core.stage import on_timeout
 
-    on_timeout.add(alerts.send_timeout)
+    on_timeout.add(alerts.send_failure_of)
     function = getattr(optional.load(f"stages.{name}"), name)
     result: dict[str, Any] = function(*args, **kwargs).model_dump(mode="json")
     return result

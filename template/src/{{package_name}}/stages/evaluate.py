@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from upath import UPath
 
 from ..core import storage, tracking
 from ..core.errors import BadInput
 from ..core.logs import get_logger
-from ..core.refs import CandidateRef, Decision, EvaluationRef, FeaturesRef, Run
-from ..core.settings import Gates, load_settings
+from ..core.outcomes import GateResult, Note, Verdict
+from ..core.records import Importance
+from ..core.refs import CandidateRef, EvaluationRef, FeaturesRef, Run
+from ..core.settings import Gates
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES
-from ..ml.drift import drift_table
+from ..ml.drift import DriftTable, drift_table
 from .ingest import wider_window_is_available
 
 if TYPE_CHECKING:
@@ -27,6 +31,15 @@ log = get_logger(__name__)
 IMPORTANCE_ROWS = 1_000
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A model and what it predicts for the holdout rows."""
+
+    model: Any
+    prediction: Any
+    metrics: dict[str, float]
+
+
 @stage
 def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> EvaluationRef:
     """Measure the challenger and the champion on the holdout days and decide by the gates.
@@ -34,115 +47,58 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
     The decision is `promote` when every gate holds, `retrain` when one fails and a wider window
     of partitions is there to learn from, and `keep` otherwise.
     """
-    files = storage.read_manifest(features.uri)
-    holdout = storage.read_partitions(
-        [
-            file
-            for file in files
-            if features.holdout_from and file.partition >= features.holdout_from
-        ],
-        [*FEATURES, "target", "date"],
-    )
-    target, inputs = holdout["target"].to_numpy(), holdout.select(FEATURES).to_pandas()
-    model = tracking.load_model(candidate.model_uri)
-    prediction = problem.metrics.predict(model, inputs)
-    metrics = problem.metrics.score(target, prediction)
-
+    holdout = _read_holdout(features)
+    challenger = _measure(candidate.model_uri, holdout)
     champion = tracking.version_of(tracking.CHAMPION)
-    champion_metrics: dict[str, float] = {}
-    if champion is not None:
-        former = tracking.load_model(f"models:/{champion.name}/{champion.version}")
-        champion_metrics = problem.metrics.score(target, problem.metrics.predict(former, inputs))
-
-    failures, reasons = check_gates(metrics, champion_metrics, load_settings().gates)
-    is_champion = champion is not None and (
-        champion.tags.get(tracking.FINGERPRINT_TAG) == candidate.fingerprint
-    )
-    decision: Decision
-    if is_champion:
-        decision, reasons = "keep", ["this very model already is the champion"]
-    elif not failures:
-        decision = "promote"
-    elif features.attempt == 1 and wider_window_is_available(run):
-        decision = "retrain"
-        reasons.append("a wider window of partitions is there: train once more with it")
-    else:
-        decision = "keep"
-    if champion is not None and not is_champion:
-        reasons += _champion_saw_holdout(champion, holdout["date"].min())
-    for reason in reasons:
+    champion_metrics = _measure_champion(champion, holdout)
+    gates = check_gates(challenger.metrics, champion_metrics, run.settings.gates)
+    verdict = _decide(run, features, candidate, champion, gates)
+    for reason in verdict.reasons:
         log.info("%s", reason)
-    log.info("decision: %s", decision)
-
-    folder = storage.artifact_path("evaluations", f"{run.partition}", candidate.fingerprint)
-    scored = pl.DataFrame({"target": target, "prediction": prediction})
-    storage.write_parquet(folder / "predictions.parquet", scored)
-    importance = feature_importance(model, holdout)
-    storage.write_text(folder / "importance.json", json.dumps(importance, indent=1))
-    reference = storage.read_parquet(candidate.reference_uri)
-    drift = drift_table(reference, holdout, list(FEATURES), load_settings().monitoring.max_psi)
-    storage.write_text(
-        folder / "drift.json", json.dumps([row.model_dump(mode="json") for row in drift])
-    )
-    tracking.log_metrics(
-        candidate.tracking_run_id, {f"holdout_{key}": value for key, value in metrics.items()}
-    )
-    tracking.log_metrics(
-        run.tracking_run_id,
-        {f"holdout_{key}": value for key, value in metrics.items()}
-        | {f"champion_{key}": value for key, value in champion_metrics.items()},
-    )
+    log.info("decision: %s", verdict.decision)
+    _log_metrics(run, candidate, challenger.metrics, champion_metrics)
     return EvaluationRef(
-        uri=str(folder),
+        uri=str(_write_evidence(run, candidate, challenger, holdout)),
         candidate=candidate,
-        metrics=metrics,
+        metrics=challenger.metrics,
         champion_version=int(champion.version) if champion else None,
         champion_metrics=champion_metrics,
-        decision=decision,
-        reasons=tuple(reasons),
+        verdict=verdict,
     )
 
 
 def check_gates(
-    metrics: dict[str, float], champion: dict[str, float], gates: Gates
-) -> tuple[list[str], list[str]]:
-    """Hold metrics against the absolute gates and the champion's metrics.
-
-    Returns:
-        The sentences of the gates that failed, and of all gates.
+    metrics: Mapping[str, float], champion: Mapping[str, float], gates: Gates
+) -> tuple[GateResult, ...]:
+    """Hold metrics against the absolute gates and, where there are any, the champion's metrics.
 
     Raises:
         BadInput: A gate names a metric that is not measured.
     """
-    failed: list[str] = []
-    passed: list[str] = []
+    results: list[GateResult] = []
     for name, gate in gates.metrics.items():
         if name not in metrics:
             raise BadInput(f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}")
         value = metrics[name]
         if gate.min is not None:
-            verdict = passed if value >= gate.min else failed
-            verdict.append(f"{name} {value:.4f}, at least {gate.min:g} needed")
+            passed = value >= gate.min
+            results.append(
+                GateResult(metric=name, value=value, bound="min", limit=gate.min, passed=passed)
+            )
         if gate.max is not None:
-            verdict = passed if value <= gate.max else failed
-            verdict.append(f"{name} {value:.4f}, at most {gate.max:g} allowed")
+            passed = value <= gate.max
+            results.append(
+                GateResult(metric=name, value=value, bound="max", limit=gate.max, passed=passed)
+            )
     if champion:
-        name = problem.metrics.PRIMARY
-        gain = metrics[name] - champion[name]
-        gain = gain if problem.metrics.GREATER_IS_BETTER else -gain
-        verdict = passed if gain > gates.min_improvement else failed
-        verdict.append(
-            f"{name} {metrics[name]:.4f} against the champion's {champion[name]:.4f}: better by "
-            f"{gain:.4f}, more than {gates.min_improvement:g} needed"
-        )
-    failed = [f"failed: {sentence}" for sentence in failed]
-    return failed, failed + [f"passed: {sentence}" for sentence in passed]
+        results.append(_improvement(metrics, champion, gates.min_improvement))
+    return tuple(results)
 
 
-def feature_importance(model: Any, holdout: pl.DataFrame) -> dict[str, float]:
+def feature_importance(model: Any, holdout: pl.DataFrame, seed: int) -> dict[str, float]:
     """Return each feature's permutation importance: the loss of score when it is shuffled.
 
-    Measured on an even sample of the holdout rows, three shuffles a feature.
+    Measured on an even sample of the holdout rows, three shuffles per feature.
     Source: Breiman, Random Forests (2001), as implemented by scikit-learn.
     """
     from sklearn.inspection import permutation_importance
@@ -154,20 +110,104 @@ def feature_importance(model: Any, holdout: pl.DataFrame) -> dict[str, float]:
         sign = 1.0 if problem.metrics.GREATER_IS_BETTER else -1.0
         return sign * value[problem.metrics.PRIMARY]
 
-    found = permutation_importance(
+    importance = permutation_importance(
         model,
         sample.select(FEATURES).to_pandas(),
         sample["target"].to_numpy(),
         scoring=scorer,
         n_repeats=3,
-        random_state=load_settings().training.seed,
+        random_state=seed,
     )
-    means = zip(FEATURES, found.importances_mean, strict=True)
+    means = zip(FEATURES, importance.importances_mean, strict=True)
     return dict(sorted(((n, float(v)) for n, v in means), key=lambda item: -item[1]))
 
 
-def _champion_saw_holdout(champion: ModelVersion, first_day: Any) -> list[str]:
-    until = champion.tags.get("trained_until", "")
-    if not until or date.fromisoformat(until) < first_day:
-        return []
-    return [f"note: the champion learned from days up to {until}, so the comparison favours it"]
+def _read_holdout(features: FeaturesRef) -> pl.DataFrame:
+    files = [
+        file
+        for file in storage.read_manifest(features.uri)
+        if features.holdout_from and file.partition >= features.holdout_from
+    ]
+    return storage.read_partitions(files, [*FEATURES, "target"])
+
+
+def _measure(model_uri: str, holdout: pl.DataFrame) -> _Measured:
+    model = tracking.load_model(model_uri)
+    prediction = problem.metrics.predict(model, holdout.select(FEATURES).to_pandas())
+    metrics = problem.metrics.score(holdout["target"].to_numpy(), prediction)
+    return _Measured(model, prediction, metrics)
+
+
+def _measure_champion(champion: ModelVersion | None, holdout: pl.DataFrame) -> dict[str, float]:
+    if champion is None:
+        return {}
+    return _measure(f"models:/{champion.name}/{champion.version}", holdout).metrics
+
+
+def _improvement(
+    metrics: Mapping[str, float], champion: Mapping[str, float], least: float
+) -> GateResult:
+    name = problem.metrics.PRIMARY
+    sign = 1.0 if problem.metrics.GREATER_IS_BETTER else -1.0
+    gain = sign * (metrics[name] - champion[name])
+    return GateResult(
+        metric=name,
+        value=metrics[name],
+        bound="improvement",
+        limit=least,
+        passed=gain > least,
+        champion=champion[name],
+        gain=gain,
+    )
+
+
+def _decide(
+    run: Run,
+    features: FeaturesRef,
+    candidate: CandidateRef,
+    champion: ModelVersion | None,
+    gates: tuple[GateResult, ...],
+) -> Verdict:
+    if champion and champion.tags.get(tracking.FINGERPRINT_TAG) == candidate.fingerprint:
+        return Verdict(decision="keep", notes=(Note(kind="already_champion"),))
+    notes = _notes_of_comparison(champion, features.holdout_from)
+    if all(gate.passed for gate in gates):
+        return Verdict(decision="promote", gates=gates, notes=notes)
+    if features.window == "normal" and wider_window_is_available(run):
+        wider = Note(kind="wider_window_available")
+        return Verdict(decision="retrain", gates=gates, notes=(wider, *notes))
+    return Verdict(decision="keep", gates=gates, notes=notes)
+
+
+def _notes_of_comparison(
+    champion: ModelVersion | None, holdout_from: date | None
+) -> tuple[Note, ...]:
+    until = champion.tags.get("trained_until", "") if champion else ""
+    if not until or holdout_from is None or date.fromisoformat(until) < holdout_from:
+        return ()
+    return (Note(kind="champion_saw_holdout", until=date.fromisoformat(until)),)
+
+
+def _write_evidence(
+    run: Run, candidate: CandidateRef, challenger: _Measured, holdout: pl.DataFrame
+) -> UPath:
+    """Write what the report shows of the challenger, and return the folder."""
+    folder = storage.artifact_path("evaluations", f"{run.partition}", candidate.fingerprint)
+    scored = holdout.select("target", pl.Series("prediction", challenger.prediction))
+    storage.write_parquet(folder / "predictions.parquet", scored)
+    importance = feature_importance(challenger.model, holdout, run.settings.training.seed)
+    storage.write_model(folder / "importance.json", Importance(features=importance))
+    reference = storage.read_parquet(candidate.reference_uri)
+    drift = drift_table(reference, holdout, list(FEATURES), run.settings.monitoring.max_psi)
+    storage.write_model(folder / "drift.json", DriftTable(features=tuple(drift)))
+    return folder
+
+
+def _log_metrics(
+    run: Run, candidate: CandidateRef, challenger: dict[str, float], champion: dict[str, float]
+) -> None:
+    holdout = {f"holdout_{key}": value for key, value in challenger.items()}
+    tracking.log_metrics(candidate.tracking_run_id, holdout)
+    tracking.log_metrics(
+        run.tracking_run_id, holdout | {f"champion_{key}": value for key, value in champion.items()}
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
@@ -10,10 +10,10 @@ from ..core import storage
 from ..core.errors import NotValidated
 from ..core.logs import get_logger
 from ..core.refs import DatasetRef, FeaturesRef, PartitionFile, Run
-from ..core.settings import load_settings
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, features
+from ..ml.splits import holdout_start
 
 log = get_logger(__name__)
 
@@ -41,25 +41,23 @@ def featurize(run: Run, dataset: DatasetRef) -> FeaturesRef:
         _featurize_day(file, drop_unlabelled=training)
         for file in storage.read_manifest(dataset.uri)
     ]
-    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
-    path = storage.artifact_path("datasets", f"{run.partition}", f"features-{total}.json")
+    uri, fingerprint, rows = storage.write_dataset(run, "features", files)
     holdout_from = None
     reference_uri = None
     if training:
-        holdout_from = run.partition - timedelta(days=load_settings().training.holdout_days - 1)
-        reference_uri = _write_reference(files, holdout_from, total)
-    rows = sum(file.rows for file in files)
+        holdout_from = holdout_start(run.partition, run.settings.training.holdout_days)
+        reference_uri = _write_reference(files, holdout_from, fingerprint)
     holdout = sum(file.rows for file in files if holdout_from and file.partition >= holdout_from)
     log.info("%d features of %d rows, %d of them held out", len(FEATURES), rows, holdout)
     return FeaturesRef(
-        uri=storage.write_manifest(path, files),
+        uri=uri,
         rows=rows,
         holdout_rows=holdout,
-        fingerprint=total,
+        fingerprint=fingerprint,
         dataset_fingerprint=dataset.fingerprint,
         reference_uri=reference_uri,
         holdout_from=holdout_from,
-        attempt=dataset.attempt,
+        window=dataset.window,
     )
 
 

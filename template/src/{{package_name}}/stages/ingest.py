@@ -9,8 +9,9 @@ from datetime import date
 from ..core import storage
 from ..core.errors import DataRejected, MissingPartitions
 from ..core.logs import get_logger
+from ..core.outcomes import Violation, Window
 from ..core.refs import DatasetRef, PartitionFile, Run
-from ..core.settings import Settings, load_settings
+from ..core.settings import Settings
 from ..core.stage import stage
 from ..sources.files import list_partitions, partition_path
 
@@ -18,70 +19,78 @@ log = get_logger(__name__)
 
 
 @stage
-def ingest(run: Run, attempt: int = 1) -> DatasetRef:
+def ingest(run: Run, window: Window = "normal") -> DatasetRef:
     """Copy the window's partitions from the source to the artefact root, byte for byte.
 
     Args:
         run: The run; training takes `window_days` up to its partition, inference the monitoring
             window as far as the source has it.
-        attempt: 2 takes the wider training window.
+        window: `wider` takes the wider training window.
 
     Raises:
         MissingPartitions: A day of the training window, or the partition itself, is missing.
         DataRejected: A file is empty or unreadable, or one day's file equals another's.
     """
-    settings = load_settings()
-    available = set(list_partitions(settings))
-    window = _window(settings, run, attempt)
-    if run.pipeline == "inference":
-        window = [day for day in window if day in available or day == run.partition]
-    missing = [f"{day}" for day in window if day not in available]
-    if missing:
-        raise MissingPartitions(
-            f"'{settings.data.source}' lacks {len(missing)} of {len(window)} partitions: "
-            f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Deliver them, or "
-            "choose a smaller window in config/pipeline.toml"
-        )
-    files = []
-    for day in window:
-        try:
-            files.append(_snapshot(settings, day))
-        except DataRejected as error:
-            # An earlier bad day must not keep today's from being scored.
-            if run.pipeline == "training" or day == run.partition:
-                raise
-            log.warning("%s is left out: %s", day, error)
+    days = _available_days(run, window)
+    files = [file for day in days if (file := _snapshot_if_usable(run, day)) is not None]
     _refuse_duplicates(files)
-    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
-    path = storage.artifact_path("datasets", f"{run.partition}", f"raw-{total}.json")
-    rows = sum(file.rows for file in files)
-    log.info("read %d rows of %d partitions from %s", rows, len(files), settings.data.source)
-    return DatasetRef(
-        uri=storage.write_manifest(path, files), rows=rows, fingerprint=total, attempt=attempt
-    )
+    uri, fingerprint, rows = storage.write_dataset(run, "raw", files)
+    source = run.settings.data.source
+    log.info("read %d rows of %d partitions from %s", rows, len(files), source)
+    return DatasetRef(uri=uri, rows=rows, fingerprint=fingerprint, window=window)
 
 
 def wider_window_is_available(run: Run) -> bool:
     """Tell whether the source holds every day of the wider window, and it is really wider."""
-    settings = load_settings()
-    available = set(list_partitions(settings))
-    wider = _window(settings, run, attempt=2)
-    return len(wider) > settings.training.window_days and available.issuperset(wider)
+    available = set(list_partitions(run.settings))
+    wider = _days_of(run, "wider")
+    return len(wider) > run.settings.training.window_days and available.issuperset(wider)
 
 
-def _window(settings: Settings, run: Run, attempt: int) -> list[date]:
+def _days_of(run: Run, window: Window) -> list[date]:
+    settings = run.settings
     if run.pipeline == "inference":
         return settings.window(run.partition, settings.monitoring.window_days)
     training = settings.training
-    days = training.window_days if attempt == 1 else training.wider_window_days
+    days = training.window_days if window == "normal" else training.wider_window_days
     return settings.window(run.partition, days)
+
+
+def _available_days(run: Run, window: Window) -> list[date]:
+    available = set(list_partitions(run.settings))
+    days = _days_of(run, window)
+    if run.pipeline == "inference":
+        days = [day for day in days if day in available or day == run.partition]
+    missing = [f"{day}" for day in days if day not in available]
+    if missing:
+        raise MissingPartitions(
+            f"'{run.settings.data.source}' lacks {len(missing)} of {len(days)} partitions: "
+            f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Deliver them, or "
+            "choose a smaller window in config/pipeline.toml"
+        )
+    return days
+
+
+def _snapshot_if_usable(run: Run, day: date) -> PartitionFile | None:
+    try:
+        return _snapshot(run.settings, day)
+    except DataRejected as error:
+        # An earlier bad day must not keep today's from being scored.
+        if run.pipeline == "training" or day == run.partition:
+            raise
+        log.warning("%s is left out: %s", day, error)
+        return None
+
+
+def _reject(day: date, check: str, detail: str) -> DataRejected:
+    return DataRejected(f"{day}", [Violation(check=check, detail=detail)])
 
 
 def _snapshot(settings: Settings, day: date) -> PartitionFile:
     source = partition_path(settings, day)
     # Some programs write a folder under a file's name; a pipe would be waited for.
     if storage.is_local(source) and not source.is_file():
-        raise DataRejected(f"{day}", [f"unreadable_file: {source} is no file"])
+        raise _reject(day, "unreadable_file", f"{source} is not a file")
     data = source.read_bytes()
     digest = hashlib.sha256(data).hexdigest()[:16]
     rows = _count_rows(day, source.suffix, data)
@@ -96,20 +105,18 @@ def _count_rows(day: date, suffix: str, data: bytes) -> int:
     import polars as pl
 
     if not data:
-        raise DataRejected(f"{day}", ["empty_file: the file has no bytes"])
+        raise _reject(day, "empty_file", "the file has no bytes")
     try:
         scan = pl.scan_csv if suffix == ".csv" else pl.scan_parquet
         return int(scan(io.BytesIO(data)).select(pl.len()).collect().item())
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataRejected(f"{day}", [f"unreadable_file: {error}"]) from error
+        raise _reject(day, "unreadable_file", f"{error}") from error
 
 
 def _refuse_duplicates(files: list[PartitionFile]) -> None:
     seen: dict[str, date] = {}
     for file in files:
         if file.fingerprint in seen:
-            raise DataRejected(
-                f"{file.partition}",
-                [f"duplicate_partition: the file equals that of {seen[file.fingerprint]}"],
-            )
+            detail = f"the file equals that of {seen[file.fingerprint]}"
+            raise _reject(file.partition, "duplicate_partition", detail)
         seen[file.fingerprint] = file.partition

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 
 import polars as pl
 
 from .. import alerts
 from ..core import storage, tracking
 from ..core.logs import get_logger
+from ..core.outcomes import DriftVerdict, GateResult
 from ..core.refs import FeaturesRef, MonitorRef, Run, ScoresRef
-from ..core.settings import load_settings
+from ..core.settings import Gates, Monitoring
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY, STABLE_FEATURES
-from ..ml.drift import drift_table
+from ..ml.drift import DriftTable, drift_table
 from .evaluate import check_gates
 from .score import predictions_path
 
@@ -29,58 +30,25 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     have stored predictions and labels. A new model is asked for when too many of the stable
     features drifted or a gate fails on live data; the team is told.
     """
-    settings = load_settings()
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
-    champion = tracking.client().get_model_version(tracking.model_name(), str(scores.model_version))
-    reference = storage.read_parquet(champion.tags["reference_uri"])
-    limit = settings.monitoring.max_psi
-    drift = drift_table(reference, window, list(FEATURES), limit)
-    moved = {row.feature: row.psi for row in drift if row.drifted}
-    drifted = tuple(feature for feature in moved if feature in STABLE_FEATURES)
+    table = _measure_drift(run, scores, window)
+    drift = _judge_drift(table, run.settings.monitoring)
     live = live_metrics(window, [f"{file.partition}" for file in files])
-
-    reasons: list[str] = []
-    if len(drifted) > settings.monitoring.max_drifted_share * len(STABLE_FEATURES):
-        reasons.append(
-            f"{len(drifted)} of {len(STABLE_FEATURES)} stable features drifted: "
-            f"{', '.join(drifted)} "
-            f"(population stability index above {limit:g})"
-        )
-    if live:
-        failures, _ = check_gates(live, {}, settings.gates)
-        reasons += [f"live {failure}" for failure in failures]
+    gates = _check_live_gates(live, run.settings.gates)
+    _log_metrics(run, table, drift, live)
     path = storage.artifact_path("monitoring", f"{run.partition}", f"{scores.fingerprint}.json")
-    uri = storage.write_text(
-        path, json.dumps([row.model_dump(mode="json") for row in drift], indent=1)
-    )
-    tracking.log_metrics(
-        run.tracking_run_id,
-        {f"psi.{row.feature}": row.psi for row in drift}
-        | {f"live_{key}": value for key, value in live.items()}
-        | {"drifted_features": len(drifted)},
-    )
-    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "no labels yet")
-    if reasons:
-        alerts.send(
-            alerts.Event(
-                kind="drift",
-                pipeline=run.pipeline,
-                stage="monitor",
-                partition=f"{run.partition}",
-                run_key=run.key,
-                summary="; ".join(reasons),
-                tracking_url=tracking.run_url(run.tracking_run_id),
-                details={feature: f"PSI {value:.2f}" for feature, value in moved.items()},
-            )
-        )
-    return MonitorRef(
-        uri=uri,
-        drifted=drifted,
+    monitoring = MonitorRef(
+        uri=storage.write_text(path, table.model_dump_json(indent=1)),
+        drift=drift,
         live_metrics=live,
-        retrain=bool(reasons),
-        reasons=tuple(reasons),
+        live_gates=gates,
+        retrain=drift.exceeded or not all(gate.passed for gate in gates),
     )
+    if monitoring.retrain:
+        moved = {row.feature: row.psi for row in table.features if row.drifted}
+        alerts.send(alerts.Event.of_drift(run, monitoring, moved))
+    return monitoring
 
 
 def live_metrics(window: pl.DataFrame, partitions: list[str]) -> dict[str, float]:
@@ -95,3 +63,40 @@ def live_metrics(window: pl.DataFrame, partitions: list[str]) -> dict[str, float
     if joined["target"].n_unique() < 2:
         return {}
     return problem.metrics.score(joined["target"].to_numpy(), joined["prediction"].to_numpy())
+
+
+def _measure_drift(run: Run, scores: ScoresRef, window: pl.DataFrame) -> DriftTable:
+    champion = tracking.client().get_model_version(tracking.model_name(), str(scores.model_version))
+    reference = storage.read_parquet(champion.tags["reference_uri"])
+    limit = run.settings.monitoring.max_psi
+    return DriftTable(features=tuple(drift_table(reference, window, list(FEATURES), limit)))
+
+
+def _judge_drift(table: DriftTable, limits: Monitoring) -> DriftVerdict:
+    drifted = tuple(
+        row.feature for row in table.features if row.drifted and row.feature in STABLE_FEATURES
+    )
+    return DriftVerdict(
+        drifted=drifted,
+        stable_features=len(STABLE_FEATURES),
+        max_psi=limits.max_psi,
+        exceeded=len(drifted) > limits.max_drifted_share * len(STABLE_FEATURES),
+    )
+
+
+def _check_live_gates(live: Mapping[str, float], gates: Gates) -> tuple[GateResult, ...]:
+    results = check_gates(live, {}, gates) if live else ()
+    return tuple(result.model_copy(update={"measured_on": "live"}) for result in results)
+
+
+def _log_metrics(
+    run: Run, table: DriftTable, drift: DriftVerdict, live: Mapping[str, float]
+) -> None:
+    tracking.log_metrics(
+        run.tracking_run_id,
+        {f"psi.{row.feature}": row.psi for row in table.features}
+        | {f"live_{key}": value for key, value in live.items()}
+        | {"drifted_features": len(drift.drifted)},
+    )
+    moved = ", ".join(row.feature for row in table.features if row.drifted)
+    log.info("drifted: %s; live: %s", moved or "nothing", live or "no labels yet")

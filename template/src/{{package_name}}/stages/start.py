@@ -41,17 +41,16 @@ def start(
         key = f"{pipeline}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
     def alert(error: StageTimeout) -> None:
-        alerts.send(
-            alerts.Event.from_exception(
-                error, pipeline=pipeline, stage="start", partition=partition, run_key=key
-            )
+        alerts.send_failure(
+            error, pipeline=pipeline, stage="start", partition=partition, run_key=key
         )
 
-    with deadline("start", 60 * load_settings().limits.stage_timeout_minutes, alert):
+    settings = load_settings()
+    with deadline("start", 60 * settings.limits.stage_timeout_minutes, alert):
         workers.require_shared_state()
-        day = newest_partition(load_settings()) if partition is None else _as_date(partition)
+        day = newest_partition(settings) if partition is None else _as_date(partition)
         storage.sweep_temporary()
-        run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="")
+        run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="", settings=settings)
         run = run.model_copy(update={"tracking_run_id": tracking.open_run(run, engine_url)})
     log.info("run %s of partition %s: %s", key, day, tracking.run_url(run.tracking_run_id))
     return run

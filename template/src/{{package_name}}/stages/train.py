@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlflow.sklearn
 import numpy as np
@@ -13,19 +14,22 @@ import optuna
 import polars as pl
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
 from ..core import storage, tracking
 from ..core.errors import BadInput
 from ..core.logs import get_logger
 from ..core.refs import CandidateRef, FeaturesRef, Run
-from ..core.settings import load_settings
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, encoder
+from ..ml.splits import validation_start
 
 log = get_logger(__name__)
+
+Builder: TypeAlias = Callable[[Any, int], Any]
+PRIMARY = problem.metrics.PRIMARY
 
 # Every trial is in MLflow; a log line each would drown the others. The error of one that fails is
 # the stage's, and may hold a secret until the stage has ended.
@@ -46,11 +50,47 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
     Raises:
         BadInput: There is no candidate of that name, or no day is left to learn from.
     """
+    build = _builder_of(candidate)
+    settings = run.settings.training
+    frame, days = _read_training_rows(features)
+    # Candidates train side by side; threads of their own beyond this only wait for each other.
+    threadpool_limits(settings.threads)
+    study = _tune(frame, validation_start(days), build, settings.trials, settings.seed)
+    model = make_pipeline(
+        encoder(), build(optuna.trial.FixedTrial(study.best_params), settings.seed)
+    )
+    model.fit(frame.select(FEATURES).to_pandas(), frame["target"].to_numpy())
+    run_id, model_uri = _log_to_mlflow(run, features, candidate, study, model, frame)
+    log.info("validation %s %.4f with %s", PRIMARY, study.best_value, study.best_params)
+    return CandidateRef(
+        candidate=candidate,
+        tracking_run_id=run_id,
+        model_uri=model_uri,
+        score=study.best_value,
+        params=study.best_params,
+        fingerprint=storage.fingerprint(
+            features.fingerprint,
+            candidate,
+            json.dumps(study.best_params),
+            repr(model),
+            *_requirements(),
+        ),
+        trained_until=days[-1],
+        reference_uri=features.reference_uri or "",
+        window=features.window,
+    )
+
+
+def _builder_of(candidate: str) -> Builder:
     if candidate not in problem.CANDIDATES:
         raise BadInput(
             f"no candidate '{candidate}' in domain/; there are: {', '.join(problem.CANDIDATES)}"
         )
-    settings = load_settings().training
+    return problem.CANDIDATES[candidate]
+
+
+def _read_training_rows(features: FeaturesRef) -> tuple[pl.DataFrame, list[date]]:
+    """Return the rows of the days before the holdout, and these days, oldest first."""
     files = [
         file
         for file in storage.read_manifest(features.uri)
@@ -58,57 +98,47 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
     ]
     if len(files) < 2:
         raise BadInput("fewer than two training days before the holdout: widen window_days")
-    days = [file.partition for file in files]
-    frame = storage.read_partitions(files, [*FEATURES, "target", "date"])
-    validation_from = days[-max(1, len(days) // 5)]
+    rows = storage.read_partitions(files, [*FEATURES, "target", "date"])
+    return rows, [file.partition for file in files]
 
-    # Candidates train side by side; threads of their own beyond this only wait for each other.
-    threadpool_limits(settings.threads)
-    build = problem.CANDIDATES[candidate]
-    study, trials = _tune(frame, validation_from, build, settings.trials, settings.seed)
-    estimator = build(optuna.trial.FixedTrial(study.best_params), settings.seed)
-    model = make_pipeline(encoder(), estimator)
-    inputs = frame.select(FEATURES).to_pandas()
-    model.fit(inputs, frame["target"].to_numpy())
 
-    requirements = [f"{name}=={metadata.version(name)}" for name in REQUIREMENTS]
-    digest = storage.fingerprint(
-        features.fingerprint, candidate, json.dumps(study.best_params), repr(model), *requirements
-    )
-    run_id = tracking.open_child(run, candidate, features.attempt)
-    primary = f"validation_{problem.metrics.PRIMARY}"
+def _requirements() -> list[str]:
+    return [f"{name}=={metadata.version(name)}" for name in REQUIREMENTS]
+
+
+def _log_to_mlflow(
+    run: Run,
+    features: FeaturesRef,
+    candidate: str,
+    study: optuna.Study,
+    model: Pipeline,
+    frame: pl.DataFrame,
+) -> tuple[str, str]:
+    """Log a fitted candidate; returns the ids of its run and the address of its model."""
+    run_id = tracking.open_child(run, candidate, features.window)
     tracking.log_params(run_id, {"candidate": candidate, **study.best_params})
-    for number, value in enumerate(trials):
-        tracking.log_metrics(run_id, {f"trial_{primary}": value}, step=number)
-    tracking.log_metrics(run_id, {primary: study.best_value, "training_rows": frame.height})
+    for trial in study.trials:
+        value = {f"trial_validation_{PRIMARY}": trial.value or 0.0}
+        tracking.log_metrics(run_id, value, step=trial.number)
+    best = {f"validation_{PRIMARY}": study.best_value, "training_rows": frame.height}
+    tracking.log_metrics(run_id, best)
     tracking.log_dataset(run_id, "features", features.uri, features.fingerprint, frame.height)
+    example = frame.select(FEATURES).head(3).to_pandas()
     with tracking.active(run_id):
-        example = inputs.head(3)
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
             signature=infer_signature(example, problem.metrics.predict(model, example)),
             input_example=example,
-            pip_requirements=requirements,
+            pip_requirements=_requirements(),
             serialization_format="cloudpickle",
         )
-    log.info("%s %.4f with %s", primary, study.best_value, study.best_params)
-    return CandidateRef(
-        candidate=candidate,
-        tracking_run_id=run_id,
-        model_uri=logged.model_uri,
-        score=study.best_value,
-        params=study.best_params,
-        fingerprint=digest,
-        trained_until=days[-1],
-        reference_uri=features.reference_uri or "",
-        attempt=features.attempt,
-    )
+    return run_id, logged.model_uri
 
 
 def _tune(
-    frame: pl.DataFrame, validation_from: date, build: Any, trials: int, seed: int
-) -> tuple[optuna.Study, list[float]]:
+    frame: pl.DataFrame, validation_from: date, build: Builder, trials: int, seed: int
+) -> optuna.Study:
     """Search parameters: fit on the days before `validation_from`, score on those from it on.
 
     The encoder is fitted once, on the fitting days only: it has no parameters to tune.
@@ -125,11 +155,11 @@ def _tune(
     def objective(trial: optuna.Trial) -> float:
         estimator = build(trial, seed).fit(fit_matrix, fit_target)
         prediction: NDArray[np.float64] = problem.metrics.predict(estimator, late_matrix)
-        return problem.metrics.score(late_target, prediction)[problem.metrics.PRIMARY]
+        return problem.metrics.score(late_target, prediction)[PRIMARY]
 
     study = optuna.create_study(
         direction="maximize" if problem.metrics.GREATER_IS_BETTER else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
     study.optimize(objective, n_trials=trials)
-    return study, [float(trial.value or 0.0) for trial in study.trials]
+    return study

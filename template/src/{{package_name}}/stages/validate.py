@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -15,8 +15,10 @@ from upath import UPath
 from ..core import storage
 from ..core.errors import DataRejected
 from ..core.logs import get_logger
+from ..core.outcomes import CheckedPartition, Violation
+from ..core.records import ValidationReport, validation_report_path
 from ..core.refs import DatasetRef, PartitionFile, Run
-from ..core.settings import Validation, load_settings
+from ..core.settings import Validation
 from ..core.stage import stage
 from ..domain.schema import LABEL, PARTITION_COLUMN, STABLE_COLUMNS, Flights
 from ..ml.drift import psi
@@ -40,16 +42,16 @@ class Findings:
     """What validation found in one partition.
 
     Attributes:
-        problems: Broken limits, each starting with the check's name; any of them rejects.
-        checks: How many rows failed each `column: check`.
+        violations: Broken limits; any of them rejects.
+        failed_checks: How many rows failed each `column: check`.
         invalid: Rows that failed a check, with the checks in `failed_checks`.
         first_invalid: The first of them, to be shown.
     """
 
     partition: date | None
     rows: int
-    problems: list[str] = field(default_factory=list)
-    checks: dict[str, int] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    failed_checks: dict[str, int] = field(default_factory=dict)
     invalid: pl.DataFrame = field(default_factory=pl.DataFrame)
     first_invalid: list[dict[str, Any]] = field(default_factory=list)
 
@@ -65,58 +67,75 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
         DataRejected: A limit of `[validation]` or of the contract is broken; nothing is passed on.
             The report names rows and columns.
     """
-    limits = load_settings().validation
-    needs_label = run.pipeline == "training"
-    valid_files: list[PartitionFile] = []
+    limits = run.settings.validation
     findings: list[Findings] = []
-    for file in storage.read_manifest(raw.uri):
-        frame, found = _check_file(file, limits, needs_label=needs_label)
+    files: list[PartitionFile] = []
+    raw_files = storage.read_manifest(raw.uri)
+    for raw_file in raw_files:
+        rows, found = _check_file(raw_file, limits, needs_label=run.pipeline == "training")
         findings.append(found)
-        if found.invalid.height:
-            path = storage.artifact_path(
-                "quarantine", f"{file.partition}", f"{file.fingerprint}.parquet"
-            )
-            storage.write_parquet(path, found.invalid)
-            log.warning(
-                "%s: quarantined %d of %d rows (%s): %s",
-                file.partition, found.invalid.height, found.rows, _counts(found.checks), path,
-            )  # fmt: skip
-        if not found.problems:
-            target = storage.artifact_path(
-                "validated", f"{file.partition}", f"{file.fingerprint}.parquet"
-            )
-            valid_files.append(storage.write_partition(target, file.partition, frame))
+        _write_quarantine(raw_file, found)
+        if not found.violations:
+            files.append(_write_valid(raw_file, rows))
     # Also where an earlier day is left out: the newest one is compared with those that are good.
-    if not findings[-1].problems:
-        findings[-1].problems += check_shift(valid_files, limits.max_shift_psi)
-    report_uri = _write_report(run, raw, findings)
-    rejected = [found for found in findings if found.problems]
+    if not findings[-1].violations:
+        findings[-1].violations += check_shift(files, limits.max_shift_psi)
+    _reject_violations(run, findings, _write_report(run, raw, raw_files, findings))
+    uri, fingerprint, rows_valid = storage.write_dataset(run, "validated", files)
+    quarantined = sum(found.invalid.height for found in findings)
+    log.info("%d rows valid, %d quarantined", rows_valid, quarantined)
+    return DatasetRef(
+        uri=uri,
+        rows=rows_valid,
+        fingerprint=fingerprint,
+        validated=True,
+        window=raw.window,
+        metrics={"rows_read": raw.rows, "rows_quarantined": quarantined},
+    )
+
+
+def _write_quarantine(file: PartitionFile, found: Findings) -> None:
+    if not found.invalid.height:
+        return
+    name = f"{file.fingerprint}.parquet"
+    path = storage.artifact_path("quarantine", f"{file.partition}", name)
+    storage.write_parquet(path, found.invalid)
+    log.warning(
+        "%s: quarantined %d of %d rows (%s): %s",
+        file.partition,
+        found.invalid.height,
+        found.rows,
+        _counts(found.failed_checks),
+        path,
+    )
+
+
+def _write_valid(file: PartitionFile, rows: pl.DataFrame) -> PartitionFile:
+    name = f"{file.fingerprint}.parquet"
+    path = storage.artifact_path("validated", f"{file.partition}", name)
+    return storage.write_partition(path, file.partition, rows)
+
+
+def _reject_violations(run: Run, findings: list[Findings], report_uri: str) -> None:
+    """Stop at broken limits; for inference only at those of the partition to score."""
+    rejected = [found for found in findings if found.violations]
     if run.pipeline == "inference":
         for found in rejected:
             if found.partition != run.partition:
-                log.warning("%s is left out: %s", found.partition, "; ".join(found.problems))
+                why = "; ".join(map(str, found.violations))
+                log.warning("%s is left out: %s", found.partition, why)
         rejected = [found for found in rejected if found.partition == run.partition]
-    if rejected:
-        problems = [
-            problem if len(findings) == 1 else f"{problem} [{found.partition}]"
+    if not rejected:
+        return
+    partitions = ", ".join(f"{found.partition}" for found in rejected)
+    violations = [one for found in rejected for one in found.violations]
+    if len(findings) > 1:
+        violations = [
+            one.model_copy(update={"partition": found.partition})
             for found in rejected
-            for problem in found.problems
+            for one in found.violations
         ]
-        days = ", ".join(f"{found.partition}" for found in rejected)
-        raise DataRejected(days, problems, report_uri)
-    total = storage.fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in valid_files))
-    path = storage.artifact_path("datasets", f"{run.partition}", f"validated-{total}.json")
-    rows = sum(file.rows for file in valid_files)
-    quarantined = sum(found.invalid.height for found in findings)
-    log.info("%d rows valid, %d quarantined", rows, quarantined)
-    return DatasetRef(
-        uri=storage.write_manifest(path, valid_files),
-        rows=rows,
-        fingerprint=total,
-        validated=True,
-        attempt=raw.attempt,
-        metrics={"rows_read": raw.rows, "rows_quarantined": quarantined},
-    )
+    raise DataRejected(partitions, violations, report_uri)
 
 
 def _check_file(
@@ -125,12 +144,17 @@ def _check_file(
     try:
         frame = read_rows(file.uri)
         valid, found = check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
-        found.first_invalid = found.invalid.head(20).to_dicts()
+        found.first_invalid = [_shown(row) for row in found.invalid.head(20).iter_rows(named=True)]
         return valid, found
     except BROKEN_FILE as error:
-        found = Findings(partition=file.partition, rows=file.rows)
-        found.problems.append(read_problem(error))
-        return pl.DataFrame(), found
+        violation = broken_file(error)
+        return pl.DataFrame(), Findings(file.partition, file.rows, violations=[violation])
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as JSON can hold it."""
+    plain = (str, int, float, list, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in row.items()}
 
 
 def check_rows(
@@ -146,12 +170,13 @@ def check_rows(
     """
     found = Findings(partition=partition, rows=frame.height)
     if frame.height < limits.min_rows:
-        found.problems.append(
-            f"too_few_rows: {frame.height} rows, at least {limits.min_rows} needed"
-        )
+        detail = f"{frame.height} rows, at least {limits.min_rows} needed"
+        found.violations.append(Violation(check="too_few_rows", detail=detail, rows=frame.height))
     typed, failures = _conform(frame, needs_label=needs_label)
     if missing := [name for name in CONTRACT.columns if name not in typed.columns]:
-        found.problems += [f"missing_column: {name}" for name in missing]
+        found.violations += [
+            Violation(check="missing_column", detail=name, column=name) for name in missing
+        ]
         return pl.DataFrame(), found
     try:
         valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
@@ -160,22 +185,17 @@ def check_rows(
         # Fails for a column as a whole rather than for some of its rows.
         broken = failures[-1].filter(pl.col("check").str.starts_with("dtype("))
         if broken.height:
-            found.problems += [_wrong_type(row) for row in broken.iter_rows(named=True)]
+            found.violations += [_wrong_type(row) for row in broken.iter_rows(named=True)]
             return pl.DataFrame(), found
     if failures:
-        valid, found.invalid, found.checks = _quarantine(frame, typed, failures)
-    if partition is not None:
-        found.problems += _partition_problems(valid, partition)
-    if found.invalid.height > limits.max_invalid_share * frame.height:
-        found.problems.append(
-            f"invalid_rows: {found.invalid.height} of {frame.height} rows break the contract, at "
-            f"most {limits.max_invalid_share:.0%} may ({_counts(found.checks)})"
-        )
-    found.problems += _null_problems(valid, limits, needs_label=needs_label)
+        valid, found.invalid, found.failed_checks = _quarantine(frame, typed, failures)
+    found.violations += _partition_violations(valid, partition)
+    found.violations += _invalid_row_violations(found, limits)
+    found.violations += _null_violations(valid, limits, needs_label=needs_label)
     return valid, found
 
 
-def check_shift(files: list[PartitionFile], max_psi: float) -> list[str]:
+def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
     """Compare the newest day's stable columns with the days before; returns what moved too far."""
     if len(files) < 2:
         return []
@@ -189,8 +209,12 @@ def check_shift(files: list[PartitionFile], max_psi: float) -> list[str]:
     current = storage.read_parquet(newest.uri, columns)
     values = {column: psi(reference[column], current[column]) for column in columns}
     return [
-        f"distribution_shift: {column} is far from the {len(before)} days before "
-        f"(population stability index {value:.2f}, limit {max_psi:.2f})"
+        Violation(
+            check="distribution_shift",
+            detail=f"{column} is far from the {len(before)} days before "
+            f"(population stability index {value:.2f}, limit {max_psi:.2f})",
+            column=column,
+        )
         for column, value in values.items()
         if value > max_psi
     ]
@@ -214,11 +238,11 @@ def read_rows(uri: str) -> pl.DataFrame:
     return pl.read_csv(io.BytesIO(UPath(uri).read_bytes()), schema_overrides=types)
 
 
-def read_problem(error: BaseException) -> str:
-    """Return what `read_rows` raised as a problem that begins with the check's name."""
+def broken_file(error: BaseException) -> Violation:
+    """Return what `read_rows` raised as a violation of the contract."""
     # The words polars has for a value in a CSV; everything else is a broken file.
     check = "wrong_type" if "could not parse" in str(error) else "unreadable_file"
-    return f"{check}: {str(error).splitlines()[0]}"
+    return Violation(check=check, detail=str(error).splitlines()[0])
 
 
 def _conform(frame: pl.DataFrame, *, needs_label: bool) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -283,19 +307,36 @@ def _quarantine(
     return valid.select(list(CONTRACT.columns)), invalid.drop(ROW), dict(counts.iter_rows())
 
 
-def _partition_problems(valid: pl.DataFrame, partition: date) -> list[str]:
+def _partition_violations(valid: pl.DataFrame, partition: date | None) -> list[Violation]:
+    if partition is None:
+        return []
     foreign = valid.filter(pl.col(PARTITION_COLUMN) != partition)
     if not foreign.height:
         return []
     days = foreign[PARTITION_COLUMN].unique().sort().head(3).cast(pl.String).to_list()
+    detail = f"{foreign.height} rows are of another day ({', '.join(days)}), not of {partition}"
     return [
-        f"wrong_partition: {foreign.height} rows are of another day ({', '.join(days)}), "
-        f"not of {partition}"
+        Violation(
+            check="wrong_partition", detail=detail, column=PARTITION_COLUMN, rows=foreign.height
+        )
     ]
 
 
-def _null_problems(valid: pl.DataFrame, limits: Validation, *, needs_label: bool) -> list[str]:
-    problems = []
+def _invalid_row_violations(found: Findings, limits: Validation) -> list[Violation]:
+    invalid = found.invalid.height
+    if invalid <= limits.max_invalid_share * found.rows:
+        return []
+    detail = (
+        f"{invalid} of {found.rows} rows break the contract, at most "
+        f"{limits.max_invalid_share:.0%} may ({_counts(found.failed_checks)})"
+    )
+    return [Violation(check="invalid_rows", detail=detail, rows=invalid)]
+
+
+def _null_violations(
+    valid: pl.DataFrame, limits: Validation, *, needs_label: bool
+) -> list[Violation]:
+    violations = []
     for name, column in CONTRACT.columns.items():
         if not column.nullable or valid.is_empty() or (name == LABEL and not needs_label):
             continue
@@ -303,32 +344,34 @@ def _null_problems(valid: pl.DataFrame, limits: Validation, *, needs_label: bool
         nulls = valid[name].null_count()
         if nulls > limit * valid.height:
             check = "null_target" if name == LABEL else "too_many_nulls"
-            problems.append(
-                f"{check}: {name} is null in {nulls} of {valid.height} rows, "
-                f"at most {limit:.0%} may be"
-            )
-    return problems
+            detail = f"{name} is null in {nulls} of {valid.height} rows, at most {limit:.0%} may be"
+            violations.append(Violation(check=check, detail=detail, column=name, rows=nulls))
+    return violations
 
 
-def _wrong_type(failure: dict[str, Any]) -> str:
+def _wrong_type(failure: dict[str, Any]) -> Violation:
     wanted = failure["check"].removeprefix("dtype('").removesuffix("')")
-    return f"wrong_type: {failure['column']} is {failure['failure_case']}, not {wanted}"
+    column, actual = failure["column"], failure["failure_case"]
+    detail = f"{column} is {actual}, not {wanted}"
+    return Violation(check="wrong_type", detail=detail, column=column)
 
 
-def _write_report(run: Run, raw: DatasetRef, findings: list[Findings]) -> str:
-    content = [
-        {
-            "partition": f"{found.partition}",
-            "rows": found.rows,
-            "quarantined": found.invalid.height,
-            "problems": found.problems,
-            "failed_checks": found.checks,
-            "first_invalid_rows": found.first_invalid,
-        }
-        for found in findings
-    ]
-    path = storage.artifact_path("validation", f"{run.partition}", f"{raw.fingerprint}.json")
-    return storage.write_text(path, json.dumps(content, indent=1, default=str))
+def _write_report(
+    run: Run, raw: DatasetRef, files: Sequence[PartitionFile], findings: list[Findings]
+) -> str:
+    checked = (
+        CheckedPartition(
+            partition=file.partition,
+            rows=found.rows,
+            quarantined=found.invalid.height,
+            violations=tuple(found.violations),
+            failed_checks=found.failed_checks,
+            first_invalid_rows=tuple(found.first_invalid),
+        )
+        for file, found in zip(files, findings, strict=True)
+    )
+    path = validation_report_path(run, raw.fingerprint)
+    return storage.write_model(path, ValidationReport(partitions=tuple(checked)))
 
 
 def _counts(checks: dict[str, int]) -> str:

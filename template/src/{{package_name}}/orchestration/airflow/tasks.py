@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -25,7 +26,7 @@ from ..runs import key_of_run, timed_out
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
 
-# Emitted when a new champion is crowned; other teams' DAGs may be scheduled on it.
+# Emitted when a new champion is promoted; other teams' DAGs may be scheduled on it.
 CHAMPION = Asset(f"{PROJECT.get('slug', 'pipeline')}-champion")
 # Emitted by monitoring when drift or live performance asks for a new model.
 RETRAINING = Asset(f"{PROJECT.get('slug', 'pipeline')}-retraining")
@@ -57,16 +58,14 @@ def alert_failure(context: Any) -> None:
     label = instance.task_id
     if instance.map_index is not None and instance.map_index >= 0:
         label += f"[{instance.map_index}]"
-    alerts.send(
-        alerts.Event.from_exception(
-            context.get("exception") or RuntimeError("the task's process ended without an error"),
-            pipeline=context["dag"].dag_id,
-            stage=label,
-            partition=wanted_partition(context) or "newest",
-            run_key=key,
-            try_number=instance.try_number,
-            log_url=instance.log_url,
-        )
+    alerts.send_failure(
+        context.get("exception") or RuntimeError("the task's process ended without an error"),
+        pipeline=context["dag"].dag_id,
+        stage=label,
+        partition=wanted_partition(context) or "newest",
+        run_key=key,
+        try_number=instance.try_number,
+        log_url=instance.log_url,
     )
 
 
@@ -144,11 +143,11 @@ def start(pipeline: str, partition: Reference) -> Reference:
 
 
 @task
-def ingest(run: Reference, attempt: int = 1) -> Reference:
+def ingest(run: Reference, window: str = "normal") -> Reference:
     """Take a snapshot of the window's partitions."""
     from ...stages import run_stage
 
-    return run_stage("ingest", run, attempt)
+    return run_stage("ingest", run, window)
 
 
 @task
@@ -181,7 +180,15 @@ def report() -> Reference:
         return None
     run_id = get_current_context()["dag_run"].run_id
     states = instance.get_task_states(instance.dag_id, run_ids=[run_id])[run_id]
-    failed = sorted(
-        name for name, state in states.items() if state in ("failed", "upstream_failed")
-    )
-    return run_stage("report", run, failed)
+    failed = {
+        stage_of(task) for task, state in states.items() if state in ("failed", "upstream_failed")
+    }
+    return run_stage("report", run, sorted(failed))
+
+
+def stage_of(task: str) -> str:
+    """Return the stage of a task; Airflow puts its group before it and a mapped one's number after.
+
+    window.train_0 is a task of the stage train.
+    """
+    return re.sub(r"_\d+$", "", task.rpartition(".")[2])

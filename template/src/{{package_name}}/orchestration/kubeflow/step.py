@@ -27,7 +27,8 @@ from ...core.deadline import EXIT_CODE
 from ...core.errors import BadInput, MissingPartitions, PipelineError
 from ...core.logs import get_logger, setup_logging
 from ...core.settings import load_settings
-from ...core.stage import label_of, read_records
+from ...core.records import read_records
+from ...core.stage import label_of
 from ...sources.files import list_partitions
 from ...stages import run_stage
 from ..runs import key_of_run, timed_out
@@ -89,7 +90,9 @@ def _without_nulls(value: Any) -> Any:
 
 def stage(name: str, given: dict[str, str]) -> Values:
     """Run the stage that has the step's name, on references."""
-    values: Values = {key: json.loads(text) for key, text in given.items()}
+    values: Values = {
+        key: text if key == "window" else json.loads(text) for key, text in given.items()
+    }
     # A training holds all arguments of its stage.
     values = values.get("training", values)
     run = values["run"]
@@ -105,7 +108,7 @@ def _next(name: str, values: Values, result: Values) -> Any:
         return [{"run": values["run"], "features": result, "candidate": one} for one in candidates]
     if name == "monitor":
         return "retrain" if result["retrain"] else "keep"
-    return result.get("decision")
+    return result.get("verdict", {}).get("decision")
 
 
 def wait_for_partition(name: str, given: dict[str, str]) -> Values:
@@ -169,7 +172,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
     step = Try(pipeline, key, name, run["partition"] if run else given["partition"])
     report: Values | None = None
     if run is not None:
-        # The report knows stages, and their candidates and attempts by their records.
+        # The report knows stages, and their candidates and windows by their records.
         failed = [f"{each.event.stage}".partition("-")[0] for each in read_failures(key)]
         with contextlib.suppress(SystemExit):
             report = step(lambda: run_stage("report", run, failed))
@@ -177,7 +180,8 @@ def finish(name: str, given: dict[str, str]) -> Values:
     if not failures and _failed_silently(pipeline, given["run_id"], status, report):
         failures = [step.failure(_reason(status), stage="a step")]
     if failures and not _was_told(key):
-        alerts.send(failures[0].event.model_copy(update={"tracking_url": _tracking_url(run)}))
+        url = alerts.run_url(run["tracking_run_id"] if run else None)
+        alerts.send(failures[0].event.model_copy(update={"tracking_url": url}))
     with contextlib.suppress(Exception):
         # Whoever repairs a failed run by hand may run its steps again.
         for file in _failure_files(key):
@@ -246,7 +250,7 @@ class Try:
         self, error: BaseException | str, number: int | None = None, stage: str | None = None
     ) -> Failure:
         """Return what the team will be told."""
-        event = alerts.Event.from_exception(
+        event = alerts.Event.of_failure(
             error,
             pipeline=self.pipeline,
             stage=stage or self.label,
@@ -334,15 +338,6 @@ def _reason(status: Values) -> PipelineError | str:
     except PipelineError as error:
         return error
     return (status.get("error") or {}).get("message") or "a step ended without a word"
-
-
-def _tracking_url(run: Values | None) -> str | None:
-    from ...core import tracking
-
-    # MLflow may be what failed.
-    with contextlib.suppress(Exception):
-        return tracking.run_url(run["tracking_run_id"]) if run else None
-    return None
 
 
 if __name__ == "__main__":

@@ -99,17 +99,15 @@ def alert_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
     pipeline = flow.name
     key = key_of_run(pipeline, str(flow_run.id))
     task_run = _task_that_failed(flow_run)
-    alerts.send(
-        alerts.Event.from_exception(
-            _error_of(state),
-            pipeline=pipeline,
-            stage=task_run.name if task_run else "start",
-            partition=wanted_partition(flow_run) or "newest",
-            run_key=key,
-            try_number=task_run.run_count if task_run else flow_run.run_count,
-            log_url=url_for(task_run or flow_run),
-            tracking_url=_tracking_url(key),
-        )
+    alerts.send_failure(
+        _error_of(state),
+        pipeline=pipeline,
+        stage=task_run.name if task_run else "start",
+        partition=wanted_partition(flow_run) or "newest",
+        run_key=key,
+        try_number=task_run.run_count if task_run else flow_run.run_count,
+        log_url=url_for(task_run or flow_run),
+        tracking_url=_tracking_url(key),
     )
 
 
@@ -176,7 +174,7 @@ def _task_that_failed(flow_run: FlowRun) -> TaskRun | None:
 
 
 def _tracking_url(key: str) -> str | None:
-    from ...core.stage import read_records
+    from ...core.records import read_records
 
     # The storage may be what failed.
     with contextlib.suppress(Exception):
@@ -250,11 +248,11 @@ def start(pipeline: str, partition: str) -> Reference:
 
 
 @task(**STAGE, task_run_name="ingest")
-def ingest(run: Reference, attempt: int = 1) -> Reference:
+def ingest(run: Reference, window: str = "normal") -> Reference:
     """Take a snapshot of the window's partitions."""
     from ...stages import run_stage
 
-    return run_stage("ingest", run, attempt)
+    return run_stage("ingest", run, window)
 
 
 @task(**STAGE, task_run_name="validate")

@@ -1,0 +1,111 @@
+"""What is kept of a run: a record of each stage, and what validation saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from upath import UPath
+
+from . import storage
+from .errors import DataRejected
+from .outcomes import CheckedPartition, Outcome, Stored, Violation
+from .redact import redact
+from .refs import Run
+
+
+class StageError(Outcome):
+    """The exception that ended a stage.
+
+    Attributes:
+        kind: Name of its class.
+        violations: The broken limits, where data was rejected.
+    """
+
+    kind: str
+    message: str
+    violations: tuple[Violation, ...] = ()
+
+    @classmethod
+    def of(cls, error: BaseException) -> StageError:
+        """Return an exception without the secrets it may hold."""
+        violations = error.violations if isinstance(error, DataRejected) else ()
+        return cls(
+            kind=type(error).__name__,
+            message=redact(str(error)),
+            violations=tuple(
+                one.model_copy(update={"detail": redact(one.detail)}) for one in violations
+            ),
+        )
+
+    def __str__(self) -> str:
+        """Return the error as people know it from tracebacks."""
+        return f"{self.kind}: {self.message}"
+
+
+class StageRecord(Stored):
+    """What one stage of one run did; the report, the result table and monitoring read these.
+
+    Attributes:
+        label: The stage, with the candidate and the window where they tell two records apart.
+        seconds: Wall time.
+        result: The returned reference as JSON; None when the stage failed.
+        error: What it failed of; None when the stage ended well.
+        exit_code: What the process ended with where the stage's time limit ended it.
+    """
+
+    stage: str
+    label: str
+    started: datetime
+    seconds: float
+    result: dict[str, Any] | None = None
+    error: StageError | None = None
+    exit_code: int | None = None
+
+
+def record_path(run_key: str, label: str) -> UPath:
+    """Return where the record of a stage is kept."""
+    return _run_folder(run_key) / f"{label}.json"
+
+
+def read_records(run_key: str) -> list[StageRecord]:
+    """Return the records of a run's stages, in the order in which they started."""
+    folder = _run_folder(run_key)
+    if not folder.is_dir():
+        return []
+    files = (entry for entry in folder.iterdir() if entry.suffix == ".json")
+    records = [StageRecord.model_validate_json(entry.read_text()) for entry in files]
+    return sorted(records, key=lambda record: record.started)
+
+
+class Importance(Stored):
+    """Permutation importance by feature, the largest first."""
+
+    features: dict[str, float]
+
+
+class ValidationReport(Stored):
+    """What the validate stage saw, partition by partition."""
+
+    partitions: tuple[CheckedPartition, ...]
+
+
+def validation_report_path(run: Run, fingerprint: str) -> UPath:
+    """Return where the validate stage writes what it saw of a raw dataset."""
+    return storage.artifact_path("validation", f"{run.partition}", f"{fingerprint}.json")
+
+
+def read_checked_partitions(
+    run: Run, records: Iterable[StageRecord]
+) -> tuple[CheckedPartition, ...]:
+    """Return what the validate stage saw of each partition, also when it rejected them."""
+    raw = [one.result for one in records if one.stage == "ingest" and one.result is not None]
+    path = validation_report_path(run, raw[-1]["fingerprint"]) if raw else None
+    if path is None or not path.exists():
+        return ()
+    return ValidationReport.model_validate_json(path.read_text()).partitions
+
+
+def _run_folder(run_key: str) -> UPath:
+    return storage.artifact_path("runs", run_key)
