@@ -57,8 +57,8 @@ def configure(
 ) -> None:
     """Configure logging before any command."""
     # The doctor must be able to tell what is wrong with the settings, an update to repair it.
-    sick = context.invoked_subcommand in ("doctor", "update")
-    settings = Logging() if sick else load_settings().logging
+    may_be_broken = context.invoked_subcommand in ("doctor", "update")
+    settings = Logging() if may_be_broken else load_settings().logging
     json_lines = json_logs or settings.json_lines
     # A terminal shows progress instead, unless somebody wants to read along.
     quiet = err.is_terminal and not (verbose or json_lines)

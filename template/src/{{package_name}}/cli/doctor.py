@@ -150,7 +150,7 @@ def ask(probe: Probe, seconds: float = CHECK_SECONDS) -> list[Check]:
 
 def _answer(probe: Probe) -> list[Check]:
     try:
-        found = probe.find()
+        outcome = probe.find()
     except Advice as advice:
         return [Check(probe.name, True, str(advice), probe.fix)]
     except BaseException as error:
@@ -158,7 +158,7 @@ def _answer(probe: Probe) -> list[Check]:
         if len(detail) > _LONGEST_DETAIL:
             detail = detail[:_LONGEST_DETAIL] + "…"
         return [Check(probe.name, False, detail, probe.fix)]
-    return found if isinstance(found, list) else [Check(probe.name, True, found)]
+    return outcome if isinstance(outcome, list) else [Check(probe.name, True, outcome)]
 
 
 def _python() -> str:
@@ -218,12 +218,12 @@ def _git() -> str:
 
 def _template() -> str:
     try:
-        found = find_versions(project_root(), _TEMPLATE_SECONDS)
+        versions = find_versions(project_root(), _TEMPLATE_SECONDS)
     except UpdateError as error:
         return f"not compared: {error}"
-    if found.behind:
-        raise Advice(f"this project is at {found.current}, and {found.newest} is out")
-    return f"{found.current}, the newest"
+    if versions.behind:
+        raise Advice(f"this project is at {versions.current}, and {versions.newest} is out")
+    return f"{versions.current}, the newest"
 
 
 def _reach_mlflow() -> None:

@@ -36,11 +36,11 @@ def score_file(source: Path, target: Path) -> ScoredFile:
     limits = load_settings().validation.model_copy(update={"min_rows": 1})
     try:
         rows = read_rows(str(source))
-        valid, found = check_rows(rows, limits, partition=None, needs_label=False)
+        valid, findings = check_rows(rows, limits, partition=None, needs_label=False)
     except BROKEN_FILE as error:
         raise DataRejected(source.name, [broken_file(error)]) from error
-    if found.violations:
-        raise DataRejected(source.name, found.violations)
+    if findings.violations:
+        raise DataRejected(source.name, findings.violations)
     champion = tracking.require_champion()
     predictions = predict(features(valid), champion.name, int(champion.version))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,4 +48,4 @@ def score_file(source: Path, target: Path) -> ScoredFile:
         predictions.write_csv(target)
     else:
         predictions.write_parquet(target)
-    return ScoredFile(predictions.height, found.invalid.height, int(champion.version))
+    return ScoredFile(predictions.height, findings.invalid.height, int(champion.version))

@@ -94,7 +94,7 @@ def start() -> None:
     wait = ["--wait", "--wait-timeout", f"{READY_WITHIN_SECONDS}"]
     done = compose("up", "--detach", "--remove-orphans", *wait, check=False)
     if done.returncode != 0:
-        raise StackError(f"the stack did not become healthy\n{complaints()}")
+        raise StackError(f"the stack did not become healthy\n{last_log_lines()}")
     print_addresses()
 
 
@@ -325,8 +325,8 @@ def compose(
 def configuration() -> dict[str, Any]:
     """Return the whole of compose.yaml with all that it includes, resolved; asked for once."""
     done = compose("config", "--format", "json", stdout=subprocess.PIPE)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    configuration: dict[str, Any] = json.loads(done.stdout)
+    return configuration
 
 
 def require_services() -> None:
@@ -356,7 +356,7 @@ def is_well(service: Service) -> bool:
     return service["State"] == "running" and service["Health"] in ("healthy", "")
 
 
-def complaints() -> str:
+def last_log_lines() -> str:
     """Return the last lines of every service that is not well."""
     texts = []
     for service in states():

@@ -44,11 +44,11 @@ def update(options: Sequence[str] = ()) -> None:
     root = project_root()
     before = read_answers(root)
     require_clean(root)
-    found = find_versions(root)
-    if not (found.behind or options):
-        say(f"already at {found.current}, there is nothing newer")
+    versions = find_versions(root)
+    if not (versions.behind or options):
+        say(f"already at {versions.current}, there is nothing newer")
         return
-    say(f"updating from {found.current}, the newest is {found.newest} …")
+    say(f"updating from {versions.current}, the newest is {versions.newest} …")
     done = copier(root, "update", "--defaults", "--conflict", "inline", "--quiet", *options)
     if done.returncode != 0:
         raise UpdateError(f"Copier stopped: {reason(done.stderr)}\n{UNDO}")
@@ -127,8 +127,8 @@ def reason(stderr: str) -> str:
     """Return the line of Copier's or git's complaint that says why."""
     lines = [line.strip(" |") for line in stderr.splitlines() if line.strip(" |")]
     fatal = re.search(r"fatal: .*", stderr)
-    found = fatal[0] if fatal else lines[-1] if lines else "no reason was given"
-    return CREDENTIALS.sub("", found)
+    sentence = fatal[0] if fatal else lines[-1] if lines else "no reason was given"
+    return CREDENTIALS.sub("", sentence)
 
 
 def read_answers(root: Path) -> dict[str, Any]:

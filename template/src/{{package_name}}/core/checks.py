@@ -40,13 +40,12 @@ def checks_of_process(module: str) -> list[Check]:
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip()[-400:])
-    return [Check(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+    return [Check(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
 
 
 def print_checks(checks: Iterable[Check]) -> None:
     """Print checks for `checks_of_process`."""
-    found = [asdict(check) for check in checks]
-    print(json.dumps(found))
+    print(json.dumps([asdict(check) for check in checks]))
 
 
 def port_state(port: int, health: str, answer: str) -> str:

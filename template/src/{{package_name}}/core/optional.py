@@ -20,11 +20,11 @@ def load(name: str) -> ModuleType:
 
 def names(folder: str) -> list[str]:
     """Return the names of the modules in a folder of the package, sorted."""
-    return sorted(found.name for found in pkgutil.iter_modules(load(folder).__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(load(folder).__path__))
 
 
 def folders(folder: str) -> list[str]:
     """Return the names of the folders with modules in a folder of the package, sorted."""
     return sorted(
-        found.name for found in pkgutil.iter_modules(load(folder).__path__) if found.ispkg
+        module.name for module in pkgutil.iter_modules(load(folder).__path__) if module.ispkg
     )

@@ -242,9 +242,9 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} "
-            f"(got {_shown(problem)})"
-            for problem in error.errors()
+            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']} "
+            f"(got {_shown(detail)})"
+            for detail in error.errors()
         ]
         raise SettingsError(
             "bad settings in config/pipeline.toml or PIPELINE_* variables:\n  " + "\n  ".join(lines)
@@ -253,9 +253,9 @@ def load_settings() -> Settings:
         raise SettingsError(f"config/pipeline.toml is not readable as TOML: {error}") from None
 
 
-def _shown(problem: ErrorDetails) -> str:
+def _shown(detail: ErrorDetails) -> str:
     # What storage is opened with may be keys.
-    if "storage_options" in f"{problem['loc']} {problem['input']}":
+    if "storage_options" in f"{detail['loc']} {detail['input']}":
         return "***"
-    text = repr(problem["input"])
+    text = repr(detail["input"])
     return text if len(text) <= 80 else text[:77] + "..."

@@ -63,7 +63,7 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class _Call:
-    """One call of a stage: told to the log and the listeners, and recorded however it ends."""
+    """One call of a stage: shown in the log, and recorded however it ends."""
 
     def __init__(self, run: Run, stage: str, label: str) -> None:
         self.run, self.stage, self.label = run, stage, label

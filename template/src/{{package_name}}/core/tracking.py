@@ -134,7 +134,7 @@ def open_run(run: Run, engine_url: str | None = None) -> str:
         tags |= {ENGINE_URL_TAG: engine_url, "mlflow.note.content": f"[Engine]({engine_url})"}
     name = f"{run.pipeline} {run.partition}"
     run_id = str(client().create_run(experiment_id(), tags=tags, run_name=name).info.run_id)
-    log_params(run_id, _flatten(load_settings().model_dump(mode="json")))
+    log_params(run_id, _flatten(run.settings.model_dump(mode="json")))
     installed = sorted({f"{dist.name}=={dist.version}" for dist in metadata.distributions()})
     client().log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
     return run_id
@@ -337,8 +337,8 @@ def _git(*args: str) -> str:
 
 
 def _find_run(condition: str) -> str | None:
-    found = client().search_runs([experiment_id()], condition, max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = client().search_runs([experiment_id()], condition, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

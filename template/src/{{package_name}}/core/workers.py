@@ -18,20 +18,20 @@ def require_shared_state() -> None:
     uri = tracking.tracking_uri()
     if not settings.workers.distributed:
         return
-    problems = []
+    errors = []
     root = settings.storage.root
     if "://" not in root or root.startswith(("file:", "local:")):
-        problems.append(
+        errors.append(
             f"[storage] root is '{root}', a folder of one machine: set it to object storage, like "
             "PIPELINE_STORAGE__ROOT=s3://bucket/artifacts"
         )
     if not uri.startswith("http"):
-        problems.append(
+        errors.append(
             f"MLflow is '{uri}', a file of one machine: set MLFLOW_TRACKING_URI to a server"
         )
-    if problems:
+    if errors:
         raise SettingsError(
             "distributed workers share no disk:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(errors)
             + "\nTo run on this machine only: PIPELINE_WORKERS__DISTRIBUTED=false"
         )

@@ -48,10 +48,10 @@ def newest_partition(settings: Settings) -> date:
     Raises:
         MissingPartitions: The source holds none.
     """
-    found = list_partitions(settings)
-    if not found:
+    partitions = list_partitions(settings)
+    if not partitions:
         raise MissingPartitions(
             f"no partition at '{settings.data.source}' matches '{settings.data.file}': "
             "check [data] in config/pipeline.toml"
         )
-    return found[-1]
+    return partitions[-1]

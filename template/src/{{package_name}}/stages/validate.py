@@ -68,21 +68,21 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
             The report names rows and columns.
     """
     limits = run.settings.validation
-    findings: list[Findings] = []
+    checked: list[Findings] = []
     files: list[PartitionFile] = []
     raw_files = storage.read_manifest(raw.uri)
     for raw_file in raw_files:
-        rows, found = _check_file(raw_file, limits, needs_label=run.pipeline == "training")
-        findings.append(found)
-        _write_quarantine(raw_file, found)
-        if not found.violations:
+        rows, findings = _check_file(raw_file, limits, needs_label=run.pipeline == "training")
+        checked.append(findings)
+        _write_quarantine(raw_file, findings)
+        if not findings.violations:
             files.append(_write_valid(raw_file, rows))
     # Also where an earlier day is left out: the newest one is compared with those that are good.
-    if not findings[-1].violations:
-        findings[-1].violations += check_shift(files, limits.max_shift_psi)
-    _reject_violations(run, findings, _write_report(run, raw, raw_files, findings))
+    if not checked[-1].violations:
+        checked[-1].violations += check_shift(files, limits.max_shift_psi)
+    _reject_violations(run, checked, _write_report(run, raw, raw_files, checked))
     uri, fingerprint, rows_valid = storage.write_dataset(run, "validated", files)
-    quarantined = sum(found.invalid.height for found in findings)
+    quarantined = sum(findings.invalid.height for findings in checked)
     log.info("%d rows valid, %d quarantined", rows_valid, quarantined)
     return DatasetRef(
         uri=uri,
@@ -94,18 +94,18 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
     )
 
 
-def _write_quarantine(file: PartitionFile, found: Findings) -> None:
-    if not found.invalid.height:
+def _write_quarantine(file: PartitionFile, findings: Findings) -> None:
+    if not findings.invalid.height:
         return
     name = f"{file.fingerprint}.parquet"
     path = storage.artifact_path("quarantine", f"{file.partition}", name)
-    storage.write_parquet(path, found.invalid)
+    storage.write_parquet(path, findings.invalid)
     log.warning(
         "%s: quarantined %d of %d rows (%s): %s",
         file.partition,
-        found.invalid.height,
-        found.rows,
-        _counts(found.failed_checks),
+        findings.invalid.height,
+        findings.rows,
+        _counts(findings.failed_checks),
         path,
     )
 
@@ -116,24 +116,24 @@ def _write_valid(file: PartitionFile, rows: pl.DataFrame) -> PartitionFile:
     return storage.write_partition(path, file.partition, rows)
 
 
-def _reject_violations(run: Run, findings: list[Findings], report_uri: str) -> None:
+def _reject_violations(run: Run, checked: list[Findings], report_uri: str) -> None:
     """Stop at broken limits; for inference only at those of the partition to score."""
-    rejected = [found for found in findings if found.violations]
+    rejected = [findings for findings in checked if findings.violations]
     if run.pipeline == "inference":
-        for found in rejected:
-            if found.partition != run.partition:
-                why = "; ".join(map(str, found.violations))
-                log.warning("%s is left out: %s", found.partition, why)
-        rejected = [found for found in rejected if found.partition == run.partition]
+        for findings in rejected:
+            if findings.partition != run.partition:
+                why = "; ".join(map(str, findings.violations))
+                log.warning("%s is left out: %s", findings.partition, why)
+        rejected = [findings for findings in rejected if findings.partition == run.partition]
     if not rejected:
         return
-    partitions = ", ".join(f"{found.partition}" for found in rejected)
-    violations = [one for found in rejected for one in found.violations]
-    if len(findings) > 1:
+    partitions = ", ".join(f"{findings.partition}" for findings in rejected)
+    violations = [one for findings in rejected for one in findings.violations]
+    if len(checked) > 1:
         violations = [
-            one.model_copy(update={"partition": found.partition})
-            for found in rejected
-            for one in found.violations
+            one.model_copy(update={"partition": findings.partition})
+            for findings in rejected
+            for one in findings.violations
         ]
     raise DataRejected(partitions, violations, report_uri)
 
@@ -143,9 +143,13 @@ def _check_file(
 ) -> tuple[pl.DataFrame, Findings]:
     try:
         frame = read_rows(file.uri)
-        valid, found = check_rows(frame, limits, partition=file.partition, needs_label=needs_label)
-        found.first_invalid = [_shown(row) for row in found.invalid.head(20).iter_rows(named=True)]
-        return valid, found
+        valid, findings = check_rows(
+            frame, limits, partition=file.partition, needs_label=needs_label
+        )
+        findings.first_invalid = [
+            _shown(row) for row in findings.invalid.head(20).iter_rows(named=True)
+        ]
+        return valid, findings
     except BROKEN_FILE as error:
         violation = broken_file(error)
         return pl.DataFrame(), Findings(file.partition, file.rows, violations=[violation])
@@ -160,7 +164,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def check_rows(
     frame: pl.DataFrame, limits: Validation, *, partition: date | None, needs_label: bool
 ) -> tuple[pl.DataFrame, Findings]:
-    """Check the rows of one day: returns the valid ones, and what was found.
+    """Check the rows of one day: returns the valid ones, and the checked.
 
     Args:
         frame: Raw rows.
@@ -168,16 +172,18 @@ def check_rows(
         partition: The day all rows must be of; None for rows of any day.
         needs_label: False lets the label be null in every row, or missing.
     """
-    found = Findings(partition=partition, rows=frame.height)
+    findings = Findings(partition=partition, rows=frame.height)
     if frame.height < limits.min_rows:
         detail = f"{frame.height} rows, at least {limits.min_rows} needed"
-        found.violations.append(Violation(check="too_few_rows", detail=detail, rows=frame.height))
+        findings.violations.append(
+            Violation(check="too_few_rows", detail=detail, rows=frame.height)
+        )
     typed, failures = _conform(frame, needs_label=needs_label)
     if missing := [name for name in CONTRACT.columns if name not in typed.columns]:
-        found.violations += [
+        findings.violations += [
             Violation(check="missing_column", detail=name, column=name) for name in missing
         ]
-        return pl.DataFrame(), found
+        return pl.DataFrame(), findings
     try:
         valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
     except pa.errors.SchemaErrors as error:
@@ -185,14 +191,14 @@ def check_rows(
         # Fails for a column as a whole rather than for some of its rows.
         broken = failures[-1].filter(pl.col("check").str.starts_with("dtype("))
         if broken.height:
-            found.violations += [_wrong_type(row) for row in broken.iter_rows(named=True)]
-            return pl.DataFrame(), found
+            findings.violations += [_wrong_type(row) for row in broken.iter_rows(named=True)]
+            return pl.DataFrame(), findings
     if failures:
-        valid, found.invalid, found.failed_checks = _quarantine(frame, typed, failures)
-    found.violations += _partition_violations(valid, partition)
-    found.violations += _invalid_row_violations(found, limits)
-    found.violations += _null_violations(valid, limits, needs_label=needs_label)
-    return valid, found
+        valid, findings.invalid, findings.failed_checks = _quarantine(frame, typed, failures)
+    findings.violations += _partition_violations(valid, partition)
+    findings.violations += _invalid_row_violations(findings, limits)
+    findings.violations += _null_violations(valid, limits, needs_label=needs_label)
+    return valid, findings
 
 
 def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
@@ -322,13 +328,13 @@ def _partition_violations(valid: pl.DataFrame, partition: date | None) -> list[V
     ]
 
 
-def _invalid_row_violations(found: Findings, limits: Validation) -> list[Violation]:
-    invalid = found.invalid.height
-    if invalid <= limits.max_invalid_share * found.rows:
+def _invalid_row_violations(findings: Findings, limits: Validation) -> list[Violation]:
+    invalid = findings.invalid.height
+    if invalid <= limits.max_invalid_share * findings.rows:
         return []
     detail = (
-        f"{invalid} of {found.rows} rows break the contract, at most "
-        f"{limits.max_invalid_share:.0%} may ({_counts(found.failed_checks)})"
+        f"{invalid} of {findings.rows} rows break the contract, at most "
+        f"{limits.max_invalid_share:.0%} may ({_counts(findings.failed_checks)})"
     )
     return [Violation(check="invalid_rows", detail=detail, rows=invalid)]
 
@@ -357,21 +363,21 @@ def _wrong_type(failure: dict[str, Any]) -> Violation:
 
 
 def _write_report(
-    run: Run, raw: DatasetRef, files: Sequence[PartitionFile], findings: list[Findings]
+    run: Run, raw: DatasetRef, files: Sequence[PartitionFile], checked: list[Findings]
 ) -> str:
-    checked = (
+    partitions = (
         CheckedPartition(
             partition=file.partition,
-            rows=found.rows,
-            quarantined=found.invalid.height,
-            violations=tuple(found.violations),
-            failed_checks=found.failed_checks,
-            first_invalid_rows=tuple(found.first_invalid),
+            rows=findings.rows,
+            quarantined=findings.invalid.height,
+            violations=tuple(findings.violations),
+            failed_checks=findings.failed_checks,
+            first_invalid_rows=tuple(findings.first_invalid),
         )
-        for file, found in zip(files, findings, strict=True)
+        for file, findings in zip(files, checked, strict=True)
     )
     path = validation_report_path(run, raw.fingerprint)
-    return storage.write_model(path, ValidationReport(partitions=tuple(checked)))
+    return storage.write_model(path, ValidationReport(partitions=tuple(partitions)))
 
 
 def _counts(checks: dict[str, int]) -> str:

@@ -138,23 +138,23 @@ def _server() -> Server:
     security = env["SMTP_SECURITY"] or "starttls"
     port = env["SMTP_PORT"] or str(_PORTS.get(security, ""))
     recipients = tuple(part.strip() for part in env["SMTP_TO"].split(",") if part.strip())
-    problems = [f"{name} is not set" for name in _REQUIRED if not env[name]]
-    problems += [
+    errors = [f"{name} is not set" for name in _REQUIRED if not env[name]]
+    errors += [
         f"'{address}' is not an e-mail address"
         for address in (env["SMTP_FROM"], *recipients)
         if address and "@" not in address
     ]
     ca_file = env["SMTP_CA_FILE"]
     if ca_file and not Path(ca_file).is_file():
-        problems.append(f"SMTP_CA_FILE names '{ca_file}', which is no file")
+        errors.append(f"SMTP_CA_FILE names '{ca_file}', which is not a file")
     if security not in _PORTS:
-        problems.append(f"SMTP_SECURITY is '{security}', not one of {', '.join(_PORTS)}")
+        errors.append(f"SMTP_SECURITY is '{security}', not one of {', '.join(_PORTS)}")
     elif not port.isdecimal():
-        problems.append(f"SMTP_PORT is '{port}', not a number")
+        errors.append(f"SMTP_PORT is '{port}', not a number")
     if bool(env["SMTP_USER"]) != bool(env["SMTP_PASSWORD"]):
-        problems.append("SMTP_USER and SMTP_PASSWORD go together, and one is not set")
-    if problems:
-        raise EmailError("; ".join(problems))
+        errors.append("SMTP_USER and SMTP_PASSWORD go together, and one is not set")
+    if errors:
+        raise EmailError("; ".join(errors))
     return Server(
         host=env["SMTP_HOST"],
         port=int(port),

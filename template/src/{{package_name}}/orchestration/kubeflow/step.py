@@ -166,7 +166,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
     with contextlib.suppress(ValueError):
         status = json.loads(given["status"])
     run: Values | None = None
-    # Storage may be what failed; the team is told in any case.
+    # Storage may be what failed; the team is alerted in any case.
     with contextlib.suppress(Exception):
         run = json.loads((_folder(key) / "run.json").read_text())
     step = Try(pipeline, key, name, run["partition"] if run else given["partition"])
@@ -179,7 +179,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
     failures = read_failures(key)
     if not failures and _failed_silently(pipeline, given["run_id"], status, report):
         failures = [step.failure(_reason(status), stage="a step")]
-    if failures and not _was_told(key):
+    if failures and not _already_alerted(key):
         url = alerts.run_url(run["tracking_run_id"] if run else None)
         alerts.send(failures[0].event.model_copy(update={"tracking_url": url}))
     with contextlib.suppress(Exception):
@@ -288,8 +288,8 @@ def retry_delay(number: int) -> float:
 def read_failures(key: str) -> list[Failure]:
     """Return what failed for good in a run, first things first; empty where nothing can be read."""
     with contextlib.suppress(Exception):
-        found = [Failure.model_validate_json(file.read_text()) for file in _failure_files(key)]
-        return sorted(found, key=lambda failure: failure.at)
+        failures = [Failure.model_validate_json(file.read_text()) for file in _failure_files(key)]
+        return sorted(failures, key=lambda failure: failure.at)
     return []
 
 
@@ -312,7 +312,7 @@ def _failure_files(key: str) -> list[UPath]:
     return list(folder.glob("failed-*.json")) if folder.is_dir() else []
 
 
-def _was_told(key: str) -> bool:
+def _already_alerted(key: str) -> bool:
     with contextlib.suppress(Exception):
         return timed_out(key)
     return False
@@ -324,10 +324,10 @@ def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values 
         return True
     if status.get("state") in (None, "SUCCEEDED"):
         return False
-    # A training that monitoring asked for has told of itself.
+    # A training that monitoring asked for has a report of its own.
     training = key_of_run("training", run_id)
-    told = {record.stage for record in read_records(training)} if pipeline == "inference" else set()
-    return "report" not in told
+    recorded = {record.stage for record in read_records(training)} if pipeline == "inference" else set()
+    return "report" not in recorded
 
 
 def _reason(status: Values) -> PipelineError | str:

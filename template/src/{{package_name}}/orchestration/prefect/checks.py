@@ -87,10 +87,10 @@ def _deployments(root: Path) -> Iterator[Check]:
         yield Check("prefect.yaml", False, f"{type(error).__name__}: {error}", "correct the file")
         return
     for name, entrypoint in entrypoints.items():
-        found = (root / entrypoint.partition(":")[0]).is_file()
-        detail = entrypoint if found else f"{entrypoint} is not there"
-        fix = "" if found else "correct its entrypoint in prefect.yaml"
-        yield Check(f"deployment {name}", found, detail, fix)
+        exists = (root / entrypoint.partition(":")[0]).is_file()
+        detail = entrypoint if exists else f"{entrypoint} is not there"
+        fix = "" if exists else "correct its entrypoint in prefect.yaml"
+        yield Check(f"deployment {name}", exists, detail, fix)
 
 
 if __name__ == "__main__":
