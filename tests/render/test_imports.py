@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ..support import imports
 from ..support.imports import Edge, Modules
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "architecture.md"
 SCAFFOLDS = sorted((ROOT / "scaffolds").glob("*.yml"))
 # One name in every project, so that the same finding in several reads the same.
 PACKAGE = "flight_delays"
@@ -231,6 +234,53 @@ def test_benchmarks_and_tests_import_nothing_by_a_string(ours: Modules) -> None:
 
 def test_benchmarks_and_tests_take_no_name_of_the_standard_library(ours: Modules) -> None:
     assert_empty(imports.named_like(ours, STDLIB))
+
+
+def test_the_page_on_architecture_shows_the_layers() -> None:
+    page = PAGE.read_text()
+    diagram = page.split("```mermaid")[1].split("```")[0]
+    shown = [label.split(" · ") for label in re.findall(r'\["(.+?)"\]', diagram)]
+    rooms = {room for line in LAYERS[:-1] for room in line} - {"orchestration/*"}
+
+    assert [[room.replace("&lt;engine&gt;", "*") for room in line] for line in shown] == LAYERS[:-1]
+    for room in rooms:
+        assert re.search(rf"^\| .*`{room}(/|\.py)`.*\|", page, re.MULTILINE), room
+
+
+def frozen_paths() -> list[str]:
+    """Return the paths in the table of frozen ones."""
+    table = PAGE.read_text().split("## Frozen paths")[1].split("##")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) > 10
+    paths = [path for row in rows for path in re.findall("`(.+?)`", row)]
+    return [path.replace("<package>", PACKAGE).rstrip("/") for path in paths]
+
+
+def test_frozen_paths_exist(projects: dict[str, Project]) -> None:
+    folders = [project.folder for project in projects.values()]
+    assert_empty(
+        f"{path}: in no scaffold"
+        for path in frozen_paths()
+        if not any(any(folder.glob(path)) for folder in folders)
+    )
+
+
+def test_what_a_team_edits_imports_frozen_paths_only(projects: dict[str, Project]) -> None:
+    """A DAG or a domain that a team has changed must find what it imports after an update."""
+    patterns = [pattern for path in frozen_paths() for pattern in (path, f"{path}/*")]
+
+    def rule(project: Project) -> list[str]:
+        return [
+            edge.because("not among the frozen paths of docs/architecture.md")
+            for edge in project.edges
+            if room_of(edge.importer) in ("domain", *ENGINE_FOLDERS) and edge.where != "package"
+            if edge.imported in project.modules
+            and not any(
+                fnmatch(f"{project.modules[edge.imported].path}", pattern) for pattern in patterns
+            )
+        ]
+
+    assert_none(projects, rule)
 
 
 # The rules themselves, on trees of a few lines.
