@@ -4,7 +4,8 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
-from .common import LIMITS, RETRIES, TAGS, Reference, call
+from .resources import Reference
+from .steps import LIMITS, RETRIES, TAGS, call
 
 # The type of what `define_asset_job` returns; Dagster does not export it.
 UnresolvedAssetJob: TypeAlias = Any

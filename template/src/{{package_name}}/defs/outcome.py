@@ -6,11 +6,12 @@ from typing import Any
 import dagster as dg
 
 from .. import alerts
-from ..core.errors import DataRejected
-from ..orchestration.dagster.local import run_address
+from ..core import tracking
 from ..orchestration.runs import key_of_run, timed_out
-from .common import STAGES, Reference, read_reference
 from .jobs import report_config
+from .resources import Reference, read_reference
+from .steps import Rejection, Step
+from .ui import run_address
 
 # Tag of a run of the command line, which alerts and reports itself.
 ATTENDED = "attended"
@@ -23,11 +24,14 @@ def pipeline_of(run: dg.DagsterRun) -> str | None:
     return next((name for name in (run.job_name, *selected) if name in PIPELINES), None)
 
 
-def stage_of(step: str) -> str:
-    """Return the stage of a step, like window.ingest or window.train[linear]."""
-    *prefix, asset = step.split("__")
-    stage = STAGES.get(asset, f"train[{asset}]") if prefix else step
-    return ".".join([*prefix[1:], stage])
+def run_key_of(run: dg.DagsterRun) -> str:
+    """Return the pipeline's name for a run, the same for its re-executions."""
+    return key_of_run(pipeline_of(run) or run.job_name, run.root_run_id or run.run_id)
+
+
+def partition_of(run: dg.DagsterRun) -> str | None:
+    """Return the partition of a run."""
+    return run.tags.get("dagster/partition")
 
 
 def is_attended(run: dg.DagsterRun) -> bool:
@@ -42,12 +46,11 @@ def failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.EventL
 
 def started(run: dg.DagsterRun) -> Reference:
     """Return the reference that a run began with; None when it did not come that far."""
-    pipeline, partition = pipeline_of(run), run.tags.get("dagster/partition")
+    pipeline, partition = pipeline_of(run), partition_of(run)
     if pipeline is None or partition is None:
         return None
     reference = read_reference([pipeline, "run"], partition)
-    key = key_of_run(pipeline, run.root_run_id or run.run_id)
-    return reference if reference and reference["key"] == key else None
+    return reference if reference and reference["key"] == run_key_of(run) else None
 
 
 def report_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, Any] | None:
@@ -55,8 +58,8 @@ def report_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, Any
     reference = started(run)
     if reference is None:
         return None
-    failed = [stage_of(entry.step_key or "").partition("[")[0] for entry in failures(instance, run)]
-    return report_config(reference, sorted(set(failed)))
+    failed = {Step.from_key(entry.step_key or "").stage for entry in failures(instance, run)}
+    return report_config(reference, sorted(failed))
 
 
 def alert_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
@@ -67,45 +70,48 @@ def alert_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str
         run: The run.
         message: What Dagster says of it, for a run that failed outside its steps.
     """
-    pipeline = pipeline_of(run) or run.job_name
-    key = key_of_run(pipeline, run.root_run_id or run.run_id)
-    if timed_out(key):
+    if timed_out(run_key_of(run)):
         return
-    reference, url = started(run), None
-    if reference is not None:
-        from ..core import tracking
-
-        # MLflow may be what failed.
-        with contextlib.suppress(Exception):
-            url = tracking.run_url(reference["tracking_run_id"])
-    entries = failures(instance, run)
-    step = entries[0].step_key if entries else None
-    restarts = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_RESTARTED)
+    failed = failures(instance, run)
+    error = error_of(failed[0]) if failed else message
+    step = failed[0].step_key if failed else None
     alerts.send(
         alerts.Event.from_exception(
-            _error(entries[0]) if entries else message,
-            pipeline=pipeline,
-            stage=stage_of(step) if step else None,
-            partition=run.tags.get("dagster/partition"),
-            run_key=key,
-            try_number=1 + sum(entry.step_key == step for entry in restarts) if step else None,
+            error,
+            pipeline=pipeline_of(run) or run.job_name,
+            stage=Step.from_key(step).label if step else None,
+            partition=partition_of(run),
+            run_key=run_key_of(run),
+            try_number=_tries(instance, run, step) if step else None,
             log_url=run_address(run.run_id, step),
-            tracking_url=url,
+            tracking_url=_tracking_url(run),
         )
     )
 
 
-def _error(entry: dg.EventLogEntry) -> BaseException | str:
+def error_of(entry: dg.EventLogEntry) -> BaseException | str:
+    """Return what a step failed with, as far as Dagster kept it."""
     failure = entry.get_dagster_event().step_failure_data
-    told = failure.user_failure_data
-    if told is not None:
-        facts: dict[str, Any] = {name: value.value for name, value in told.metadata.items()}
-        if "problems" in facts:
-            return DataRejected(facts["partition"], facts["problems"], facts["report"])
-        return told.description or told.label
+    raised = failure.user_failure_data
+    if raised is not None:
+        rejection = Rejection.from_metadata(raised.metadata)
+        return rejection.error() if rejection else raised.description or raised.label
     error = failure.error
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None or error.cls_name == "ChildProcessCrashException":
         return "the step's process ended without an error"
     return error.message.strip()
+
+
+def _tries(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str) -> int:
+    restarts = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_RESTARTED)
+    return 1 + sum(entry.step_key == step for entry in restarts)
+
+
+def _tracking_url(run: dg.DagsterRun) -> str | None:
+    reference = started(run)
+    # MLflow may be what failed.
+    with contextlib.suppress(Exception):
+        return tracking.run_url(reference["tracking_run_id"]) if reference else None
+    return None

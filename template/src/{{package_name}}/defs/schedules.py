@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from . import jobs
-from .common import SETTINGS, TAGS
+from .steps import SETTINGS, TAGS
 
 
 def schedule(job: jobs.UnresolvedAssetJob, cron: str) -> dg.ScheduleDefinition:

@@ -8,9 +8,9 @@ import dagster as dg
 from ..core.settings import load_settings
 from ..sources.files import list_partitions
 from . import jobs
-from .common import LIMITS, PARTITIONS, SETTINGS
-from .inference import MONITORING
+from .assets.inference import MONITORING
 from .outcome import alert_failure, is_attended, report_of
+from .steps import LIMITS, PARTITIONS, SETTINGS
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 EVENTS_A_TICK = 100
@@ -39,12 +39,12 @@ def new_partition(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 def retraining(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
     """Train for the partition in which monitoring found that a new model is needed."""
     since = int(context.cursor) if context.cursor else None
-    found = context.instance.fetch_materializations(
+    monitored = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(MONITORING, after_storage_id=since),
         limit=EVENTS_A_TICK,
         ascending=True,
     )
-    for record in found.records:
+    for record in monitored.records:
         event = record.asset_materialization
         if event is not None and event.metadata["retrain"].value:
             yield dg.RunRequest(run_key=record.run_id, partition_key=event.partition)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.checks import Check, port_state
-from .local import DEFINITIONS, configure_environment
+from .instance import configure_environment
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -43,9 +42,10 @@ def _port() -> str:
 def _definitions() -> str:
     import dagster as dg
 
-    defs: dg.Definitions = importlib.import_module(DEFINITIONS).defs
-    dg.Definitions.validate_loadable(defs)
-    repository = defs.get_repository_def()
+    from ... import definitions
+
+    dg.Definitions.validate_loadable(definitions.defs)
+    repository = definitions.defs.get_repository_def()
     jobs = [name for name in repository.job_names if not name.startswith("__")]
     return f"{len(repository.assets_defs_by_key)} assets; jobs {', '.join(sorted(jobs))}"
 
@@ -61,7 +61,7 @@ def _instance(ui_runs: bool) -> Iterator[Check]:
     try:
         with dg.DagsterInstance.get() as instance:
             yield Check(name, True, f"{instance.get_runs_count()} runs in {home}")
-            # Without a daemon nothing starts by itself and nobody is told of a failure.
+            # Without a daemon nothing starts by itself and no failure is alerted.
             if ui_runs:
                 yield _daemon(instance)
     except Exception as error:
@@ -72,8 +72,9 @@ def _instance(ui_runs: bool) -> Iterator[Check]:
 
 def _daemon(instance: dg.DagsterInstance) -> Check:
     name = "Dagster daemon"
-    ill = [kind for kind, state in instance.get_daemon_statuses().items() if not state.healthy]
-    if not ill:
+    statuses = instance.get_daemon_statuses().items()
+    stopped = [kind for kind, status in statuses if not status.healthy]
+    if not stopped:
         return Check(name, True, "running")
     fix = "stop `uv run poe up` and start it again; its log is var/log/dagster.log"
-    return Check(name, False, f"not running: {', '.join(ill)}", fix)
+    return Check(name, False, f"not running: {', '.join(stopped)}", fix)

@@ -1,4 +1,4 @@
-"""Steps on Celery's workers: the executor, and a worker, `uv run poe worker` on each machine."""
+"""A worker for steps, `uv run poe worker` on each machine; see `defs/celery_executor.py`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,10 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
-from dagster_celery import celery_executor
-
+from ...defs.celery_executor import CELERY, REQUIRED
 from .. import servers
-from .local import configure_environment
-
-BROKER = "DAGSTER_CELERY_BROKER_URL"
-BACKEND = "DAGSTER_CELERY_BACKEND_URL"
-# What the machine of webserver and daemon and every worker must have in common.
-REQUIRED = (BROKER, BACKEND, "DAGSTER_POSTGRES_URL")
-CELERY: dict[str, Any] = {"broker": {"env": BROKER}, "backend": {"env": BACKEND}}
-
-
-def executor() -> dg.ExecutorDefinition:
-    """Return the executor that sends each step to the workers."""
-    return celery_executor.configured(CELERY)
+from .instance import configure_environment
 
 
 def worker() -> None:
@@ -36,6 +22,11 @@ def worker() -> None:
     configure_environment()
     servers.refuse_unshared_state()
     servers.require_variables(REQUIRED)
+    command = _command()
+    os.execvp(command[0], command)
+
+
+def _command() -> list[str]:
     file = Path(os.environ["DAGSTER_HOME"]) / "celery.yaml"
     # JSON is YAML.
     file.write_text(json.dumps({"execution": {"config": CELERY}}))
@@ -44,8 +35,7 @@ def worker() -> None:
     start = ["dagster-celery", "worker", "start", "--app", "dagster_celery.app"]
     # Two steps at once: candidates train on all of a worker's cores otherwise.
     celery = ["--concurrency", "2", "--hostname", name]
-    command = [*start, "--config-yaml", str(file), "--loglevel", "info", "--", *celery]
-    os.execvp(command[0], command)
+    return [*start, "--config-yaml", str(file), "--loglevel", "info", "--", *celery]
 
 
 if __name__ == "__main__":

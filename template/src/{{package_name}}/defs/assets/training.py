@@ -6,22 +6,15 @@ from typing import Any
 
 import dagster as dg
 
-from .common import (
-    OWNERS,
-    SETTINGS,
-    TAGS,
-    Reference,
-    call,
-    data_assets,
-    output,
-    run_asset,
-    stage_asset,
-)
+from ...core import tracking
+from ..resources import Reference
+from ..steps import OWNERS, SETTINGS, TAGS, call, output, stage_asset
+from .data import data_assets, run_asset
 
 CANDIDATES = SETTINGS.training.candidates
 RUN = dg.AssetIn(["training", "run"])
 
-# Materialised when a new champion is crowned; other teams' assets may depend on it.
+# Materialised when a new champion is promoted; other teams' assets may depend on it.
 CHAMPION = dg.AssetSpec(
     "champion",
     description="The registered model that inference uses.",
@@ -42,8 +35,6 @@ def candidate_asset(prefix: Sequence[str], name: str) -> dg.AssetsDefinition:
         description=f"The candidate '{name}', tuned and fitted.",
     )
     def candidate(run: Reference, features: Reference) -> dg.Output[Reference]:
-        from ..core import tracking
-
         trained = call("train", run, features, name)
         url = tracking.run_url(trained["tracking_run_id"])
         metadata = {
@@ -86,14 +77,16 @@ def window(
     )
     def evaluation(run: Reference, features: Reference, challenger: Reference) -> Iterator[Any]:
         """The challenger's metrics on the held-out days, beside the champion's."""
-        found = call("evaluate", run, features, challenger)
-        champion = {f"champion {name}": value for name, value in found["champion_metrics"].items()}
+        evaluated = call("evaluate", run, features, challenger)
+        champion = {
+            f"champion {name}": value for name, value in evaluated["champion_metrics"].items()
+        }
         yield dg.AssetCheckResult(
-            passed=found["decision"] == "promote",
+            passed=evaluated["decision"] == "promote",
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"reasons": found["reasons"]},
+            metadata={"reasons": evaluated["reasons"]},
         )
-        yield output(found, champion | {"decision": found["decision"]})
+        yield output(evaluated, champion | {"decision": evaluated["decision"]})
 
     @asset(
         key=[*prefix, "promotion"],

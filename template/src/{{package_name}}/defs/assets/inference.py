@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from .common import Reference, call, data_assets, output, run_asset, stage_asset
+from ..resources import Reference
+from ..steps import call, output, stage_asset
+from .data import data_assets, run_asset
 
 RUN = dg.AssetIn(["inference", "run"])
 FEATURES = dg.AssetIn(["inference", "features"])
@@ -43,14 +45,16 @@ def scores(run: Reference, features: Reference) -> dg.Output[Reference]:
 )
 def monitoring(run: Reference, features: Reference, scores: Reference) -> Iterator[Any]:
     """Drift and live performance; too much of it starts training for the same partition."""
-    found = call("monitor", run, features, scores)
+    monitored = call("monitor", run, features, scores)
     yield dg.AssetCheckResult(
-        passed=not found["retrain"],
+        passed=not monitored["retrain"],
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"reasons": found["reasons"]},
+        metadata={"reasons": monitored["reasons"]},
     )
-    live = {f"live {name}": value for name, value in found["live_metrics"].items()}
-    yield output(found, live | {"drifted": found["drifted"], "retrain": found["retrain"]})
+    live = {f"live {name}": value for name, value in monitored["live_metrics"].items()}
+    yield output(
+        monitored, live | {"drifted": monitored["drifted"], "retrain": monitored["retrain"]}
+    )
 
 
 assets = [run_asset("inference"), *data_assets("inference", ["inference"]), scores, monitoring]

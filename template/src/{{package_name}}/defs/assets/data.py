@@ -1,0 +1,116 @@
+"""What both pipelines begin with: the source, the run, and its data up to the features."""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from ...core import tracking
+from ...core.errors import DataRejected, MissingPartitions, PipelineError
+from ...core.settings import load_settings
+from ...orchestration.runs import key_of_run
+from ...sources.files import list_partitions
+from ...stages import run_stage
+from ..resources import Reference
+from ..steps import OWNERS, PARTITIONS, SETTINGS, TAGS, call, failure, output, stage_asset
+from ..ui import run_address
+
+SOURCE = dg.AssetSpec(
+    "source",
+    description=f"One file a day at `{SETTINGS.data.source}`.",
+    partitions_def=PARTITIONS,
+    owners=OWNERS,
+    tags=TAGS,
+)
+
+
+def run_asset(pipeline: str) -> dg.AssetsDefinition:
+    """Return the asset that begins a run: it waits for the partition and opens the MLflow run."""
+
+    @stage_asset(key=[pipeline, "run"], group_name=pipeline, kinds={"mlflow"}, deps=[SOURCE])
+    def run(context: dg.AssetExecutionContext) -> dg.Output[Reference]:
+        """The run in MLflow that records this run, opened once the partition is at the source."""
+        try:
+            wait_for_partition(date.fromisoformat(context.partition_key))
+        except MissingPartitions as error:
+            raise failure(error) from error
+        # The same for a re-execution, which so continues the MLflow run.
+        run_id = context.run.root_run_id or context.run.run_id
+        key = key_of_run(pipeline, run_id)
+        started = call("start", pipeline, context.partition_key, key, run_address(run_id))
+        url = tracking.run_url(started["tracking_run_id"])
+        return output(started, {"MLflow run": dg.MetadataValue.url(url), "run key": key})
+
+    return run
+
+
+def wait_for_partition(day: date) -> None:
+    """Return once the source holds the partition.
+
+    Raises:
+        MissingPartitions: It did not arrive in time.
+    """
+    # Not by `RetryRequested`: Dagster's multiprocess executor keeps a processor busy until then.
+    settings = load_settings()
+    minutes = settings.limits.wait_timeout_minutes
+    deadline = time.monotonic() + 60 * minutes
+    while day not in list_partitions(settings):
+        if time.monotonic() > deadline:
+            raise MissingPartitions(
+                f"partition {day} did not arrive at '{settings.data.source}' in {minutes:g} minutes"
+            )
+        time.sleep(settings.limits.wait_interval_seconds)
+
+
+def data_assets(
+    pipeline: str, prefix: Sequence[str], attempt: int = 1, after: Sequence[str] | None = None
+) -> list[dg.AssetsDefinition]:
+    """Return the assets from raw data to features.
+
+    Args:
+        pipeline: Whose run they belong to.
+        prefix: What their keys begin with.
+        attempt: 2 takes the wider window of partitions.
+        after: Key of an evaluation; unless it asks for more data, all this is skipped.
+    """
+    asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"parquet"})
+    begun = {"run": dg.AssetIn([pipeline, "run"])}
+    decided = {"evaluation": dg.AssetIn(after)} if after else {}
+    valid_key = dg.AssetKey([*prefix, "valid"])
+    contract = dg.AssetCheckSpec(
+        "data_contract",
+        asset=valid_key,
+        # Where Dagster may skip it, it would warn of that; rejected data stops the run anyway.
+        blocking=after is None,
+        description="Rows, columns and distributions are within the limits of [validation].",
+    )
+
+    @asset(key=[*prefix, "raw"], ins=begun | decided, output_required=after is None)
+    def raw(run: Reference, **decided: Reference) -> Iterator[Any]:
+        """A snapshot of the window's partitions."""
+        if after is None or decided["evaluation"]["decision"] == "retrain":
+            yield output(call("ingest", run, attempt))
+
+    @asset(key=valid_key, ins=begun | {"raw": dg.AssetIn([*prefix, "raw"])}, check_specs=[contract])
+    def valid(run: Reference, raw: Reference) -> Iterator[Any]:
+        """The rows that keep the data contract; rejected data ends the run."""
+        try:
+            reference = run_stage("validate", run, raw)
+        except DataRejected as error:
+            report: dict[str, Any] = {"report": error.report_uri, "problems": error.problems}
+            yield dg.AssetCheckResult(passed=False, metadata=report, description=str(error))
+            raise failure(error) from error
+        except PipelineError as error:
+            raise failure(error) from error
+        yield dg.AssetCheckResult(passed=True, metadata=reference["metrics"])
+        yield output(reference)
+
+    @asset(key=[*prefix, "features"], ins=begun | {"valid": dg.AssetIn(valid_key)})
+    def features(run: Reference, valid: Reference) -> dg.Output[Reference]:
+        """Features, and the target where it is known."""
+        return output(call("featurize", run, valid))
+
+    return [raw, valid, features]

@@ -1,0 +1,146 @@
+"""What all steps share: partitions, retries, and the way from a step to its stage."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from ..core.errors import DataRejected, PipelineError
+from ..core.settings import load_settings
+from ..stages import run_stage
+from .resources import Reference
+
+SETTINGS = load_settings()
+LIMITS = SETTINGS.limits
+OWNERS = [f"team:{SETTINGS.project.owner}"]
+TAGS = {"project": SETTINGS.project.slug}
+
+# The day of today is one of them, for sources that are filled during the day.
+PARTITIONS = dg.DailyPartitionsDefinition(f"{SETTINGS.schedule.start_date}", end_offset=1)
+
+RETRIES = dg.RetryPolicy(
+    max_retries=LIMITS.retries,
+    delay=LIMITS.retry_delay_seconds,
+    backoff=dg.Backoff.EXPONENTIAL,
+)
+
+# Which stage makes an asset; every other asset is a candidate, which `train` makes.
+STAGES = {
+    "run": "start",
+    "raw": "ingest",
+    "valid": "validate",
+    "features": "featurize",
+    "challenger": "select",
+    "evaluation": "evaluate",
+    "promotion": "promote",
+    "scores": "score",
+    "monitoring": "monitor",
+}
+
+# Everything that makes an asset of these pipelines; `key` and `ins` are left to say.
+stage_asset = functools.partial(
+    dg.asset, partitions_def=PARTITIONS, retry_policy=RETRIES, owners=OWNERS, tags=TAGS
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of a run does.
+
+    Attributes:
+        stage: The stage that it runs; its own name where it makes no asset.
+        window: Which window of partitions it works on, where there are two.
+        candidate: Whom it trains.
+    """
+
+    stage: str
+    window: str | None = None
+    candidate: str | None = None
+
+    @classmethod
+    def from_key(cls, key: str) -> Step:
+        """Return the step that has a key, like training__window__linear."""
+        # Dagster makes it of the asset's key, which begins with the pipeline.
+        *prefix, name = key.split("__")
+        if not prefix:
+            return cls(name)
+        window = ".".join(prefix[1:]) or None
+        if name in STAGES:
+            return cls(STAGES[name], window)
+        return cls("train", window, candidate=name)
+
+    @property
+    def label(self) -> str:
+        """Its name for people, like window.ingest or window.train[linear]."""
+        stage = f"{self.stage}[{self.candidate}]" if self.candidate else self.stage
+        return f"{self.window}.{stage}" if self.window else stage
+
+
+class Rejection(BaseModel):
+    """The rejected data of a failed step, which the metadata of its failure carries."""
+
+    model_config = ConfigDict(frozen=True)
+
+    partition: str
+    problems: list[str]
+    report_uri: str
+
+    @classmethod
+    def from_error(cls, error: DataRejected) -> Rejection:
+        """Return what the error says."""
+        return cls(partition=error.partition, problems=error.problems, report_uri=error.report_uri)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, dg.MetadataValue[Any]]) -> Rejection | None:
+        """Return what a failure's metadata carries; None where no data was rejected."""
+        carried = metadata.get(REJECTION)
+        return cls.model_validate(carried.value) if carried is not None else None
+
+    def error(self) -> DataRejected:
+        """Return the error that was raised in the step."""
+        return DataRejected(self.partition, self.problems, self.report_uri)
+
+
+# The name of that metadata.
+REJECTION = "rejection"
+
+
+def call(stage: str, *arguments: Any) -> Reference:
+    """Run a stage and return its reference.
+
+    Raises:
+        Failure: The stage raised a `PipelineError`, so trying again cannot help.
+    """
+    try:
+        return run_stage(stage, *arguments)
+    except PipelineError as error:
+        raise failure(error) from error
+
+
+def failure(error: PipelineError) -> dg.Failure:
+    """Return the failure that ends a run at once; the alert is made of it."""
+    metadata: dict[str, dg.MetadataValue[Any]] = {}
+    if isinstance(error, DataRejected):
+        rejection = Rejection.from_error(error)
+        metadata[REJECTION] = dg.MetadataValue.json(rejection.model_dump())
+    return dg.Failure(f"{type(error).__name__}: {error}", metadata, allow_retries=False)
+
+
+def output(reference: Reference, metadata: Mapping[str, Any] | None = None) -> dg.Output[Reference]:
+    """Return an asset's reference, with what the UI shows of it."""
+    shown: dict[str, Any] = {}
+    if "rows" in reference:
+        shown["dagster/row_count"] = reference["rows"]
+    if "uri" in reference:
+        shown["uri"] = dg.MetadataValue.path(reference["uri"])
+    if "reasons" in reference:
+        shown["reasons"] = dg.MetadataValue.md(
+            "\n".join(f"- {reason}" for reason in reference["reasons"])
+        )
+    shown |= reference.get("metrics", {})
+    return dg.Output(reference, metadata=shown | dict(metadata or {}))

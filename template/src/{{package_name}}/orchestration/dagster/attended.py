@@ -1,0 +1,64 @@
+"""Runs that the command line waits for: it alerts and reports them, as sensors do all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from ... import definitions
+from ...core.settings import load_settings
+from ...defs.executor import executor
+from ...defs.outcome import ATTENDED, alert_failure, report_of
+from ...defs.steps import PARTITIONS
+from ...sources.files import newest_partition
+
+
+def existing_partition(partition: str | None) -> str:
+    """Return a partition, the newest one where none is named.
+
+    Raises:
+        SystemExit: Dagster knows no such partition.
+    """
+    day = partition or f"{newest_partition(load_settings())}"
+    if not PARTITIONS.has_partition_key(day):
+        first = PARTITIONS.get_first_partition_key()
+        raise SystemExit(
+            f"partition '{day}' is no day from {first} on, where [schedule] start_date begins"
+        )
+    return day
+
+
+def execute(pipeline: str, partition: str) -> dg.DagsterRun:
+    """Run a pipeline's job and then its report; returns the pipeline's run."""
+    with dg.DagsterInstance.get() as instance:
+        run = _execute(instance, pipeline, tags={"dagster/partition": partition})
+        config = report_of(instance, run)
+        if config is not None:
+            _execute(instance, "report", config=config)
+    return run
+
+
+def job(name: str) -> dg.JobDefinition:
+    """Return a job; each step's process calls this, too."""
+    return definitions.defs.resolve_job_def(name).with_executor_def(executor())
+
+
+def _execute(
+    instance: dg.DagsterInstance,
+    name: str,
+    config: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
+) -> dg.DagsterRun:
+    loggers = {"console": {"config": {"log_level": "INFO"}}}
+    result = dg.execute_job(
+        dg.build_reconstructable_job(__name__, job.__name__, (name,)),
+        instance,
+        run_config={"loggers": loggers, **(config or {})},
+        tags={ATTENDED: "true", **(tags or {})},
+    )
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    if not result.success:
+        alert_failure(instance, run, "the run failed outside its steps")
+    return run
