@@ -1,12 +1,10 @@
 """What became of a run: the alert when it failed, and what its report needs to know."""
 
-import contextlib
 from typing import Any
 
 import dagster as dg
 
 from .. import alerts
-from ..core import tracking
 from ..orchestration.runs import key_of_run, timed_out
 from .jobs import report_config
 from .resources import Reference, read_reference
@@ -75,17 +73,16 @@ def alert_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str
     failed = failures(instance, run)
     error = error_of(failed[0]) if failed else message
     step = failed[0].step_key if failed else None
-    alerts.send(
-        alerts.Event.from_exception(
-            error,
-            pipeline=pipeline_of(run) or run.job_name,
-            stage=Step.from_key(step).label if step else None,
-            partition=partition_of(run),
-            run_key=run_key_of(run),
-            try_number=_tries(instance, run, step) if step else None,
-            log_url=run_address(run.run_id, step),
-            tracking_url=_tracking_url(run),
-        )
+    reference = started(run)
+    alerts.send_failure(
+        error,
+        pipeline=pipeline_of(run) or run.job_name,
+        stage=Step.from_key(step).label if step else None,
+        partition=partition_of(run),
+        run_key=run_key_of(run),
+        try_number=_tries(instance, run, step) if step else None,
+        log_url=run_address(run.run_id, step),
+        tracking_url=alerts.run_url(reference["tracking_run_id"] if reference else None),
     )
 
 
@@ -107,11 +104,3 @@ def error_of(entry: dg.EventLogEntry) -> BaseException | str:
 def _tries(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str) -> int:
     restarts = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_RESTARTED)
     return 1 + sum(entry.step_key == step for entry in restarts)
-
-
-def _tracking_url(run: dg.DagsterRun) -> str | None:
-    reference = started(run)
-    # MLflow may be what failed.
-    with contextlib.suppress(Exception):
-        return tracking.run_url(reference["tracking_run_id"]) if reference else None
-    return None

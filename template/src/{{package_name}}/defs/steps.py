@@ -11,7 +11,9 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from ..core.errors import DataRejected, PipelineError
+from ..core.outcomes import Violation
 from ..core.settings import load_settings
+from ..orchestration.runs import reasons_of
 from ..stages import run_stage
 from .resources import Reference
 
@@ -87,13 +89,17 @@ class Rejection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     partition: str
-    problems: list[str]
+    violations: tuple[Violation, ...]
     report_uri: str
 
     @classmethod
     def from_error(cls, error: DataRejected) -> Rejection:
         """Return what the error says."""
-        return cls(partition=error.partition, problems=error.problems, report_uri=error.report_uri)
+        return cls(
+            partition=error.partition,
+            violations=error.violations,
+            report_uri=error.report_uri,
+        )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, dg.MetadataValue[Any]]) -> Rejection | None:
@@ -103,7 +109,7 @@ class Rejection(BaseModel):
 
     def error(self) -> DataRejected:
         """Return the error that was raised in the step."""
-        return DataRejected(self.partition, self.problems, self.report_uri)
+        return DataRejected(self.partition, self.violations, self.report_uri)
 
 
 # The name of that metadata.
@@ -127,7 +133,7 @@ def failure(error: PipelineError) -> dg.Failure:
     metadata: dict[str, dg.MetadataValue[Any]] = {}
     if isinstance(error, DataRejected):
         rejection = Rejection.from_error(error)
-        metadata[REJECTION] = dg.MetadataValue.json(rejection.model_dump())
+        metadata[REJECTION] = dg.MetadataValue.json(rejection.model_dump(mode="json"))
     return dg.Failure(f"{type(error).__name__}: {error}", metadata, allow_retries=False)
 
 
@@ -138,9 +144,8 @@ def output(reference: Reference, metadata: Mapping[str, Any] | None = None) -> d
         shown["dagster/row_count"] = reference["rows"]
     if "uri" in reference:
         shown["uri"] = dg.MetadataValue.path(reference["uri"])
-    if "reasons" in reference:
-        shown["reasons"] = dg.MetadataValue.md(
-            "\n".join(f"- {reason}" for reason in reference["reasons"])
-        )
+    if "verdict" in reference or "retrain" in reference:
+        reasons = "\n".join(f"- {reason}" for reason in reasons_of(reference))
+        shown["reasons"] = dg.MetadataValue.md(reasons)
     shown |= reference.get("metrics", {})
     return dg.Output(reference, metadata=shown | dict(metadata or {}))

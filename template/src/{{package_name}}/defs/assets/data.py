@@ -10,6 +10,7 @@ import dagster as dg
 
 from ...core import tracking
 from ...core.errors import DataRejected, MissingPartitions, PipelineError
+from ...core.outcomes import Window
 from ...core.settings import load_settings
 from ...orchestration.runs import key_of_run
 from ...sources.files import list_partitions
@@ -66,14 +67,17 @@ def wait_for_partition(day: date) -> None:
 
 
 def data_assets(
-    pipeline: str, prefix: Sequence[str], attempt: int = 1, after: Sequence[str] | None = None
+    pipeline: str,
+    prefix: Sequence[str],
+    size: Window = "normal",
+    after: Sequence[str] | None = None,
 ) -> list[dg.AssetsDefinition]:
     """Return the assets from raw data to features.
 
     Args:
         pipeline: Whose run they belong to.
         prefix: What their keys begin with.
-        attempt: 2 takes the wider window of partitions.
+        size: Which window of partitions is taken.
         after: Key of an evaluation; unless it asks for more data, all this is skipped.
     """
     asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"parquet"})
@@ -91,8 +95,8 @@ def data_assets(
     @asset(key=[*prefix, "raw"], ins=begun | decided, output_required=after is None)
     def raw(run: Reference, **decided: Reference) -> Iterator[Any]:
         """A snapshot of the window's partitions."""
-        if after is None or decided["evaluation"]["decision"] == "retrain":
-            yield output(call("ingest", run, attempt))
+        if after is None or decided["evaluation"]["verdict"]["decision"] == "retrain":
+            yield output(call("ingest", run, size))
 
     @asset(key=valid_key, ins=begun | {"raw": dg.AssetIn([*prefix, "raw"])}, check_specs=[contract])
     def valid(run: Reference, raw: Reference) -> Iterator[Any]:
@@ -100,7 +104,8 @@ def data_assets(
         try:
             reference = run_stage("validate", run, raw)
         except DataRejected as error:
-            report: dict[str, Any] = {"report": error.report_uri, "problems": error.problems}
+            violations = [f"{violation}" for violation in error.violations]
+            report: dict[str, Any] = {"report": error.report_uri, "violations": violations}
             yield dg.AssetCheckResult(passed=False, metadata=report, description=str(error))
             raise failure(error) from error
         except PipelineError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ...orchestration.runs import reasons_of
 from ..resources import Reference
 from ..steps import call, output, stage_asset
 from .data import data_assets, run_asset
@@ -49,12 +50,11 @@ def monitoring(run: Reference, features: Reference, scores: Reference) -> Iterat
     yield dg.AssetCheckResult(
         passed=not monitored["retrain"],
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"reasons": monitored["reasons"]},
+        metadata={"reasons": reasons_of(monitored)},
     )
     live = {f"live {name}": value for name, value in monitored["live_metrics"].items()}
-    yield output(
-        monitored, live | {"drifted": monitored["drifted"], "retrain": monitored["retrain"]}
-    )
+    drifted = {"drifted": monitored["drift"]["drifted"], "retrain": monitored["retrain"]}
+    yield output(monitored, live | drifted)
 
 
 assets = [run_asset("inference"), *data_assets("inference", ["inference"]), scores, monitoring]

@@ -7,6 +7,8 @@ from typing import Any
 import dagster as dg
 
 from ...core import tracking
+from ...core.outcomes import Window
+from ...orchestration.runs import reasons_of
 from ..resources import Reference
 from ..steps import OWNERS, SETTINGS, TAGS, call, output, stage_asset
 from .data import data_assets, run_asset
@@ -48,7 +50,7 @@ def candidate_asset(prefix: Sequence[str], name: str) -> dg.AssetsDefinition:
 
 
 def window(
-    prefix: Sequence[str], attempt: int, after: Sequence[str] | None = None
+    prefix: Sequence[str], size: Window, after: Sequence[str] | None = None
 ) -> list[dg.AssetsDefinition]:
     """Return the assets that take one window of partitions from raw data to a decision."""
     asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"scikitlearn"})
@@ -82,11 +84,11 @@ def window(
             f"champion {name}": value for name, value in evaluated["champion_metrics"].items()
         }
         yield dg.AssetCheckResult(
-            passed=evaluated["decision"] == "promote",
+            passed=evaluated["verdict"]["decision"] == "promote",
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"reasons": evaluated["reasons"]},
+            metadata={"reasons": reasons_of(evaluated)},
         )
-        yield output(evaluated, champion | {"decision": evaluated["decision"]})
+        yield output(evaluated, champion | {"decision": evaluated["verdict"]["decision"]})
 
     @asset(
         key=[*prefix, "promotion"],
@@ -98,7 +100,7 @@ def window(
         context: dg.AssetExecutionContext, run: Reference, evaluation: Reference
     ) -> Iterator[Any]:
         """The decision carried out; skipped where a wider window is tried first."""
-        if evaluation["decision"] == "retrain":
+        if evaluation["verdict"]["decision"] == "retrain":
             context.log.info("a gate failed, and more data is there: the wider window follows")
             return
         promoted = call("promote", run, evaluation)
@@ -108,7 +110,7 @@ def window(
         yield output(promoted, {"promoted": promoted["promoted"], "champion version": version})
 
     candidates = [candidate_asset(prefix, name) for name in CANDIDATES]
-    data = data_assets("training", prefix, attempt, after)
+    data = data_assets("training", prefix, size, after)
     return [*data, *candidates, challenger, evaluation, promotion]
 
 
@@ -116,6 +118,6 @@ WINDOW, WIDER_WINDOW = ["training", "window"], ["training", "wider_window"]
 
 assets = [
     run_asset("training"),
-    *window(WINDOW, attempt=1),
-    *window(WIDER_WINDOW, attempt=2, after=[*WINDOW, "evaluation"]),
+    *window(WINDOW, size="normal"),
+    *window(WIDER_WINDOW, size="wider", after=[*WINDOW, "evaluation"]),
 ]
