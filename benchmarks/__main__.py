@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from .bench import Bench
 from .measure import CommandError
 from .results import Results, write_markdown
-from .suite import ALL, Bench, versions
+from .suite import ALL, versions
 from .workspace import Workspace
 
 REPEATS = 5

@@ -18,7 +18,7 @@ from .measure import CommandError
 from .results import MEGABYTE, Row
 
 if TYPE_CHECKING:
-    from .suite import Bench
+    from .bench import Bench
 
 BASE = "python:3.13-slim"
 

@@ -27,7 +27,7 @@ from .results import MEGABYTE, Row
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from .suite import Bench
+    from .bench import Bench
 
 CLIENTS = 4
 # Requests of a round by the rows of each; the two sizes take about as long.

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import alerts
-from ..core import optional, storage, tracking, workers
+from ..core import optional, shared_state, storage, tracking
 from ..core.checks import Check, port_state
 from ..core.errors import UpdateError
 from ..core.paths import project_root
@@ -201,7 +201,7 @@ def _store() -> str:
 
 
 def _workers() -> str:
-    workers.require_shared_state()
+    shared_state.require_shared_state()
     distributed = load_settings().workers.distributed
     return "on many machines, sharing artefacts and MLflow" if distributed else "on this machine"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from types import ModuleType
+
+from .paths import project_root
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -16,6 +19,14 @@ def load(name: str) -> ModuleType:
         ModuleNotFoundError: This project has no such part.
     """
     return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def load_beside(name: str) -> ModuleType:
+    """Import a module that lies in a folder of the project, beside src/."""
+    root = str(project_root())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    return importlib.import_module(name)
 
 
 def names(folder: str) -> list[str]:

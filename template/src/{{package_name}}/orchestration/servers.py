@@ -22,7 +22,7 @@ from ..core import tracking
 from ..core.errors import SettingsError
 from ..core.paths import project_root
 from ..core.settings import load_environment
-from ..core.workers import require_shared_state
+from ..core.shared_state import require_shared_state
 
 Children: TypeAlias = dict[str, subprocess.Popen[bytes]]
 

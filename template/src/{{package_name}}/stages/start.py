@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, date, datetime
 
 from .. import alerts
-from ..core import storage, tracking, workers
+from ..core import shared_state, storage, tracking
 from ..core.deadline import deadline
 from ..core.errors import BadInput, StageTimeout
 from ..core.logs import get_logger
@@ -47,7 +47,7 @@ def start(
 
     settings = load_settings()
     with deadline("start", 60 * settings.limits.stage_timeout_minutes, alert):
-        workers.require_shared_state()
+        shared_state.require_shared_state()
         day = newest_partition(settings) if partition is None else _as_date(partition)
         storage.sweep_temporary()
         run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="", settings=settings)

@@ -5,7 +5,6 @@ Used by `uv run poe run`, `uv run poe compile` and `uv run poe up`.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import secrets
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from ...core.paths import project_root
+from ...core import optional
 from .. import servers
 from ..runs import key_of_run
 from ..servers import out
@@ -33,10 +32,7 @@ def definition(pipeline: str) -> ModuleType:
     """
     if pipeline not in PIPELINES:
         raise SystemExit(f"no pipeline '{pipeline}'; there are: {', '.join(PIPELINES)}")
-    root = str(project_root())
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    return importlib.import_module(f"pipelines.{pipeline}")
+    return optional.load_beside(f"pipelines.{pipeline}")
 
 
 def run(pipeline: str = "training", partition: str | None = None) -> None:

@@ -26,8 +26,8 @@ from ...core import storage
 from ...core.deadline import EXIT_CODE
 from ...core.errors import BadInput, MissingPartitions, PipelineError
 from ...core.logs import get_logger, setup_logging
-from ...core.settings import load_settings
 from ...core.records import read_records
+from ...core.settings import load_settings
 from ...core.stage import label_of
 from ...sources.files import list_partitions
 from ...stages import run_stage
@@ -326,7 +326,9 @@ def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values 
         return False
     # A training that monitoring asked for has a report of its own.
     training = key_of_run("training", run_id)
-    recorded = {record.stage for record in read_records(training)} if pipeline == "inference" else set()
+    recorded = (
+        {record.stage for record in read_records(training)} if pipeline == "inference" else set()
+    )
     return "report" not in recorded
 
 

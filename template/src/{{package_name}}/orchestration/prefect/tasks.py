@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import subprocess
@@ -25,6 +24,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.urls import url_for
 
+from ...core import optional
 from ...core.errors import PipelineError
 from ..config import CONFIG, LIMITS, PROJECT
 from ..runs import key_of_run, timed_out
@@ -66,9 +66,8 @@ def task_runner() -> TaskRunner[Any]:
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if not address:
         return ThreadPoolTaskRunner()
-    runner: TaskRunner[Any] = importlib.import_module("prefect_dask").DaskTaskRunner(
-        address=address
-    )
+    # Part of projects with distributed workers only.
+    runner: TaskRunner[Any] = optional.load("orchestration.prefect.workers").dask(address)
     return runner
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from prefect_dask.task_runners import DaskTaskRunner
+
 from ...core.errors import SettingsError
 from .. import servers
 from .local import become_worker, configure_environment, wait_for_server
@@ -27,6 +29,11 @@ def require_server() -> str:
             "like http://prefect.example.com:4200/api"
         )
     return address
+
+
+def dask(address: str) -> DaskTaskRunner:
+    """Return what runs the tasks of a flow run on the Dask cluster of a scheduler."""
+    return DaskTaskRunner(address=address)
 
 
 def worker() -> None:

@@ -2,7 +2,3 @@
 
 An update of the template never touches this folder.
 """
-
-from . import {{ problem }} as problem
-
-__all__ = ["problem"]
