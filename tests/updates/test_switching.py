@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from copier import run_update
+from copier import run_copy, run_update
 
 from ..support.projects import Project, make_installed_project, training_result
-from ..support.questions import CONFIG, QUESTIONS, choices
+from ..support.questions import CONFIG, QUESTIONS, choices, read_answers
 from ..support.template import commit_all, git
 from .team import MINE, README, STAGE
 
@@ -29,13 +29,13 @@ CIRCUIT = [
     *("dagster", "prefect", "dagster", "kubeflow", "prefect", "kubeflow", "airflow"),
 ]
 MOVES = list(pairwise(CIRCUIT))
-# Files that only one engine's project has.
-OWN_FILES = {
-    "airflow": ["dags/training.py", "orchestration/airflow/local.py", "tests/test_dags.py"],
-    "dagster": ["definitions.py", "orchestration/dagster/local.py"],
-    "prefect": ["flows/training.py", "prefect.yaml", "orchestration/prefect/local.py"],
-    "kubeflow": ["pipelines/training.py", "orchestration/kubeflow/local.py"],
+PACKAGES = {
+    "airflow": "apache-airflow",
+    "dagster": "dagster",
+    "prefect": "prefect",
+    "kubeflow": "kfp",
 }
+# Where an engine's own code is, besides the package and the tests.
 FOLDERS = {"airflow": ["dags"], "prefect": ["flows"], "kubeflow": ["pipelines"]}
 # What the team wrote: a file of the template's and what is in it instead or in addition.
 FEATURE = "\n\n# Ours: distance counts double.\n"
@@ -65,6 +65,8 @@ class Moving:
 def moving(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Moving:
     """Make a project on Airflow with edits of all kinds, and train its first champion."""
     project = make_installed_project(template, tmp_path_factory.mktemp("moving") / "project")
+    # An engine that comes again finds its bytecode again.
+    project.environment["PYTHONPYCACHEPREFIX"] = str(project.path.parent / "bytecode")
     moving = Moving(project, {})
     for path, text in moving.edits().items():
         file = project.path / path
@@ -93,35 +95,22 @@ def test_the_circuit_makes_every_move_once() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), MOVES, ids=[f"{old}-{new}" for old, new in MOVES])
-def test_switching(moving: Moving, old: str, new: str) -> None:
+def test_switching(moving: Moving, template: Path, tmp_path: Path, old: str, new: str) -> None:
     project = moving.project
-    assert has(project, old)
 
     run_update(project.path, data={"orchestrator": new}, defaults=True, quiet=True, overwrite=True)
 
-    # No conflict, edits kept, the old engine gone, the team's own files kept.
     assert git(project.path, "diff", "--name-only", "--diff-filter=U") == ""
     assert git(project.path, "diff", "--check") == ""
+    assert_dependencies_moved(project, old, new)
+    commit_all(project.path, f"Move to {new}")
+    # The edits are kept, and beside them is what a new project of the engine has, and no more.
     for path, text in moving.edits().items():
         assert text in (project.path / path).read_text(), path
-    assert has(project, new)
-    assert not any(path.exists() for path in own_files(project, old))
-    unknown = git(project.path, "ls-files", "--others", "--exclude-standard").split()
-    assert not [name for name in unknown if name.endswith((".rej", ".orig"))]
-
-    subprocess.run(
-        ["uv", "lock", "--quiet", "--python", project.python], cwd=project.path, check=True
-    )
-    lock = (project.path / "uv.lock").read_text()
-    assert f'name = "{PACKAGES[new]}"' in lock
-    assert f'name = "{PACKAGES[old]}"' not in lock
-    assert 'name = "tabulate"' in lock
-    commit_all(project.path, f"Move to {new}")
-    # A DAG of the team's own cannot find the helpers of an engine that is gone.
-    folders = ("src", "tests", *FOLDERS.get(new, []))
-    project.run("ruff", "check", *folders)
-    project.run("ruff", "format", "--check", *folders)
-    project.run("pytest", "-x", *own_tests(project, old, new))
+    fresh = Path(run_copy(str(template), tmp_path, data=answered(project), quiet=True).dst_path)
+    assert differences(project.path, fresh) == {*moving.edits(), Path("uv.lock")}
+    if (old, new) == next(move for move in MOVES if move[1] == new):
+        assert_clean(project, new)
 
     # A run on the new engine continues the history: the same model, so no second version.
     project.run("poe", "run", "--partition", "2013-01-30")
@@ -133,35 +122,44 @@ def test_switching(moving: Moving, old: str, new: str) -> None:
     moving.before = after
 
 
-PACKAGES = {
-    "airflow": "apache-airflow",
-    "dagster": "dagster",
-    "prefect": "prefect",
-    "kubeflow": "kfp",
-}
+def assert_dependencies_moved(project: Project, old: str, new: str) -> None:
+    """Lock, and assert that the engine's packages have come, the old one's gone, ours stayed."""
+    subprocess.run(
+        ["uv", "lock", "--quiet", "--python", project.python], cwd=project.path, check=True
+    )
+    lock = (project.path / "uv.lock").read_text()
+    assert f'name = "{PACKAGES[new]}"' in lock
+    assert f'name = "{PACKAGES[old]}"' not in lock
+    assert 'name = "tabulate"' in lock
 
 
-def own_files(project: Project, engine: str) -> list[Path]:
-    """Return files that only this engine's project has."""
-    package = project.path / "src" / project.package
-    inside = ("orchestration/", "defs/")
-    return [
-        (package if name.startswith(inside) else project.path) / name for name in OWN_FILES[engine]
-    ]
+def answered(project: Project) -> dict[str, Any]:
+    """Return a project's answers as they are now."""
+    answers = read_answers(project.path)
+    return {name: value for name, value in answers.items() if not name.startswith("_")}
 
 
-def has(project: Project, engine: str) -> bool:
-    """Return whether the project has all of an engine's files."""
-    return all(path.exists() for path in own_files(project, engine))
+def differences(project: Path, fresh: Path) -> set[Path]:
+    """Return the files that are not the same in a project's repository and in a fresh project."""
+    ours = {Path(name) for name in git(project, "ls-files", "-z").split("\0") if name}
+    theirs = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    return {
+        path
+        for path in ours | theirs
+        if path not in ours & theirs or (project / path).read_bytes() != (fresh / path).read_bytes()
+    }
 
 
-def own_tests(project: Project, old: str, new: str) -> list[str]:
-    """Return the guards, the team's own tests and, at its first arrival, those of the engine.
+def assert_clean(project: Project, engine: str) -> None:
+    """Assert that the linter, the guards and the team's own tests are content.
 
-    The whole suite runs for each scaffold; what a move can break is the engine.
+    Once an engine: when it comes again, the project is the same again. The other tests are those
+    of a new project, which run for each scaffold.
     """
-    names = ["tests/test_guards.py", "tests/test_ours.py"]
-    if (old, new) == next(move for move in MOVES if move[1] == new):
-        names += [f"tests/test_{new}*.py", "tests/test_dags.py"]
-    found = [path for name in names for path in project.path.glob(name)]
-    return [str(path.relative_to(project.path)) for path in found]
+    # A DAG of the team's own cannot find the helpers of an engine that is gone.
+    folders = ("src", "tests", *FOLDERS.get(engine, []))
+    project.run("ruff", "check", *folders)
+    project.run("ruff", "format", "--check", *folders)
+    guards = [str(path) for path in project.path.glob("tests/**/test_guards*.py")]
+    assert guards
+    project.run("pytest", "-x", *guards, "tests/test_ours.py")
