@@ -5,7 +5,6 @@ One server serves all tests of this module; they run in their order, as one stor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +12,30 @@ from typing import Any
 
 import psutil
 import pytest
-from receivers import Mailbox, Webhook, free_port
+from receivers import free_port
 
 from ..support.airflow import INFERENCE, TRAINING, Airflow, log_in, open_client
 from ..support.faults import FAILS_ONCE, HANGS, fault
-from ..support.projects import Project, children_of, make_installed_project, runs_of
-from ..support.stories import QUICK, running, wait_for
+from ..support.projects import children_of, make_installed_project, runs_of
+from ..support.stories import (
+    QUICK,
+    Story,
+    assert_first_champion,
+    assert_recovered,
+    assert_rejected,
+    assert_timed_out,
+    running,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass
-class Stack:
-    """The running project with all it talks to."""
+class Stack(Story):
+    """The running project with its server."""
 
-    project: Project
     airflow: Airflow
-    slack: Webhook
-    mail: Mailbox
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "true",
     }
     with running(project, config, variables, is_ready=log_in) as story:
-        yield Stack(project, Airflow(open_client(story.log, port)), story.slack, story.mail)
+        yield Stack(project, story.slack, story.mail, Airflow(open_client(story.log, port)))
 
 
 def test_dags_are_there_and_documented(stack: Stack) -> None:
@@ -78,36 +83,22 @@ def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> N
     }
     assert states["keep_champion"] == states["wider_window.ingest"] == "skipped"
 
-    mlflow = stack.project.mlflow()
+    mlflow = assert_first_champion(stack)
     [parent] = runs_of(mlflow, "training")
-    assert parent["status"] == "FINISHED"
     assert parent["metrics"]["rows.ingest"] == parent["metrics"]["rows.validate"] > 15_000
-    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
     assert parent["tags"]["mlflow.source.git.commit"]
-    children = children_of(mlflow, parent)
-    assert set(children) == {"linear", "random_forest", "xgboost"}
-    for child in children.values():
+    for child in children_of(mlflow, parent).values():
         assert child["status"] == "FINISHED"
         assert 0.5 < child["metrics"]["validation_roc_auc"] < 1
         assert child["inputs"]
-    assert mlflow["versions"] == [1]
-    assert mlflow["aliases"] == {"champion": 1}
-    # One message a channel: the new champion.
-    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
-    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
 
 
 def test_scheduled_runs_take_their_own_date_and_backfill_works(stack: Stack) -> None:
     stack.airflow.pause(INFERENCE, False)
-    predictions = stack.project.path / "var" / "artifacts" / "predictions"
-
-    def scored(*days: str) -> bool | None:
-        return all((predictions / f"{day}.parquet").exists() for day in days) or None
-
-    wait_for(lambda: scored("2013-02-01", "2013-02-02"), 300, "two scheduled days")
+    wait_for(lambda: stack.scored("2013-02-01", "2013-02-02"), 300, "two scheduled days")
     day = {"from_date": "2013-02-06T00:00:00Z", "to_date": "2013-02-06T23:59:59Z"}
     stack.airflow.change("POST", "/backfills", {"dag_id": INFERENCE, **day})
-    wait_for(lambda: scored("2013-02-06"), 300, "the backfilled day")
+    wait_for(lambda: stack.scored("2013-02-06"), 300, "the backfilled day")
     stack.airflow.pause(INFERENCE, True)
 
     found = stack.airflow.get(f"/dags/{INFERENCE}/dagRuns")["dag_runs"]
@@ -119,43 +110,23 @@ def test_scheduled_runs_take_their_own_date_and_backfill_works(stack: Stack) -> 
 
 
 def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack) -> None:
-    path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
-    good = path.read_bytes()
-    path.write_bytes(good[: len(good) // 2])
-    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
     before = stack.project.mlflow()
-    try:
+    told = stack.listen()
+    with stack.broken("2013-02-07"):
         # Without a partition a manual run takes the newest.
         run = stack.airflow.trigger(TRAINING)
         assert stack.airflow.result(TRAINING, run) == "failed"
-    finally:
-        path.write_bytes(good)
 
     tasks = stack.airflow.tasks(TRAINING, run)
     assert [name for name, task in tasks.items() if task["state"] == "failed"] == ["window.ingest"]
     assert tasks["window.ingest"]["try_number"] == 1
     assert tasks["report"]["state"] == "success"
-    after = stack.project.mlflow()
-    assert after["aliases"] == before["aliases"]
-    assert after["versions"] == before["versions"]
-    assert runs_of(after, "training")[0]["status"] == "FAILED"
-
-    [posted] = stack.slack.bodies[slack:]
-    [mailed] = stack.mail.messages[mail:]
-    assert stack.mail.encrypted[-1]
-    html = mailed.get_body(("html",))
-    plain = mailed.get_body(("plain",))
-    assert html is not None
-    assert plain is not None
-    for text in (posted.decode(), plain.get_content(), html.get_content()):
-        for fact in ("Flight Delays", "window.ingest", "unreadable_file", "2013-02-07"):
-            assert fact in text
-    assert f"/dags/{TRAINING}/runs/" in posted.decode()
-    assert "Data rejected" in mailed["Subject"]
+    assert_rejected(told, before, "training", "window.ingest", "2013-02-07")
+    assert f"/dags/{TRAINING}/runs/" in told.slack[0]
 
 
 def test_a_killed_and_a_flaky_task_are_tried_again_and_the_run_recovers(stack: Stack) -> None:
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     with fault(stack.project, "random_forest", FAILS_ONCE):
         run = run_and_kill_a_task(stack)
 
@@ -165,12 +136,7 @@ def test_a_killed_and_a_flaky_task_are_tried_again_and_the_run_recovers(stack: S
     }
     assert tries["window.train[random_forest]"] == 2
     assert sorted(tries.values()) == [1, 2, 2]
-    mlflow = stack.project.mlflow()
-    parent = runs_of(mlflow, "training")[0]
-    assert parent["status"] == "FINISHED"
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    # A try that is followed by another is no failure: at most a new champion is told of.
-    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+    assert_recovered(told)
 
 
 def run_and_kill_a_task(stack: Stack) -> str:
@@ -199,7 +165,7 @@ def run_and_kill_a_task(stack: Stack) -> str:
 
 
 def test_a_task_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
-    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    told = stack.listen()
     with fault(stack.project, "linear", HANGS):
         run = stack.airflow.trigger(TRAINING, partition="2013-02-04")
         assert stack.airflow.result(TRAINING, run) == "failed"
@@ -210,11 +176,8 @@ def test_a_task_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) 
     assert hung["state"] == "failed"
     # The limit, and not the hour that the stage would have waited.
     assert 40 < hung["duration"] < 200
-    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
-    [posted] = stack.slack.bodies[slack:]
-    assert len(stack.mail.messages) == mail + 1
-    assert "window.train" in posted.decode()
-    assert "Timeout" in posted.decode()
+    assert_timed_out(told, "window.train", "Timeout")
+    assert len(told.mail) == 1
 
 
 def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
@@ -223,7 +186,7 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
     assert "max_psi = 0.1 " in text
     # Every task reads the settings anew: from here on any difference counts as drift.
     config.write_text(text.replace("max_psi = 0.1 ", "max_psi = 1e-9 "))
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     stack.airflow.pause(INFERENCE, False)
 
     def started_by_drift() -> dict[str, Any] | None:
@@ -235,9 +198,9 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
     config.write_text(text)
     assert stack.airflow.result(TRAINING, run["dag_run_id"]) == "success"
 
-    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
-    assert told
+    drifts = [text for text in told.slack if "Drift" in text]
+    assert drifts
     key = run["dag_run_id"].replace("+", "-").replace(":", "-").replace("__", "-").replace("_", "-")
-    trained = runs_of(stack.project.mlflow(), "training")[0]
+    trained = stack.newest("training")
     assert trained["tags"]["pipeline.run_key"] == f"training-{key}"
-    assert any(f"/ {trained['tags']['pipeline.partition']}" in text for text in told)
+    assert any(f"/ {trained['tags']['pipeline.partition']}" in text for text in drifts)

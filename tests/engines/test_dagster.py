@@ -5,37 +5,41 @@ One server serves all tests of this module; they run in their order, as one stor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from receivers import Mailbox, Webhook, free_port
+from receivers import free_port
 
 from ..support.dagster import Dagster
 from ..support.faults import FAILS_ONCE, HANGS, fault
 from ..support.projects import (
-    Project,
-    children_of,
     make_installed_project,
     runs_of,
     training_result,
 )
-from ..support.stories import QUICK, running, wait_for
+from ..support.stories import (
+    QUICK,
+    Story,
+    assert_first_champion,
+    assert_recovered,
+    assert_rejected,
+    assert_retrained,
+    assert_timed_out,
+    running,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass
-class Stack:
-    """The running project with all it talks to."""
+class Stack(Story):
+    """The running project with its server."""
 
-    project: Project
     dagster: Dagster
-    slack: Webhook
-    mail: Mailbox
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     port = free_port()
     with running(project, QUICK, {"DAGSTER_PORT": f"{port}"}) as story:
         dagster = Dagster(f"http://127.0.0.1:{port}")
-        yield Stack(project, dagster, story.slack, story.mail)
+        yield Stack(project, story.slack, story.mail, dagster)
         run = dagster.launch("training", "2013-01-31")
         wait_for(lambda: dagster.events(run, "StepWorkerStartedEvent") or None, 60, "a step")
         assert len(story.family()) > 5
@@ -82,17 +86,10 @@ def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> N
     assert {event["evaluation"]["checkName"] for event in checks} == {"data_contract", "gates"}
     assert all(event["evaluation"]["success"] for event in checks)
 
-    mlflow = stack.project.mlflow()
+    mlflow = assert_first_champion(stack)
     [parent] = runs_of(mlflow, "training")
-    assert parent["status"] == "FINISHED"
     assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
     assert parent["tags"]["pipeline.engine_url"] == f"{stack.dagster.address}/runs/{run}"
-    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    assert mlflow["aliases"] == {"champion": 1}
-    # One message a channel: the new champion.
-    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
-    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
     # The engine makes no difference to the result.
     assert training_result(mlflow) == training_result(stack.project.run_alone("2013-01-31"))
 
@@ -111,12 +108,7 @@ def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: S
 
     days = ["2013-02-01", "2013-02-02"]
     stack.dagster.backfill("inference", *days)
-    predictions = stack.project.path / "var" / "artifacts" / "predictions"
-
-    def scored() -> bool | None:
-        return all((predictions / f"{day}.parquet").exists() for day in days) or None
-
-    wait_for(scored, 500, "two backfilled days")
+    wait_for(lambda: stack.scored(*days), 500, "two backfilled days")
     runs = stack.dagster.runs("inference")
     assert sorted(run["tags"]["dagster/partition"] for run in runs) == days
     for run in runs:
@@ -127,7 +119,7 @@ def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:
     path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
     good = path.read_bytes()
     path.unlink()
-    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
+    told = stack.listen()
     before = stack.project.mlflow()
     sensor = """mutation($given: SensorSelector!) { startSensor(sensorSelector: $given) {
         __typename ... on Sensor { id sensorState { id ticks { id } } } } }
@@ -158,24 +150,12 @@ def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:
     [failed] = stack.dagster.events(run, "ExecutionStepFailureEvent")
     assert failed["stepKey"] == "inference__raw"
     assert stack.dagster.events(run, "ExecutionStepUpForRetryEvent") == []
-    after = stack.project.mlflow()
-    assert after["aliases"] == before["aliases"]
-    assert after["versions"] == before["versions"]
-    assert runs_of(after, "inference")[0]["status"] == "FAILED"
-
-    [posted] = stack.slack.bodies[slack:]
-    [mailed] = stack.mail.messages[mail:]
-    plain = mailed.get_body(("plain",))
-    assert plain is not None
-    for text in (posted.decode(), plain.get_content()):
-        for fact in ("Flight Delays", "ingest", "unreadable_file", "2013-02-07"):
-            assert fact in text
-    assert f"{stack.dagster.address}/runs/{run}" in posted.decode()
-    assert "Data rejected" in mailed["Subject"]
+    assert_rejected(told, before, "inference", "ingest", "2013-02-07")
+    assert f"{stack.dagster.address}/runs/{run}" in told.slack[0]
 
 
 def test_a_killed_and_a_flaky_step_are_tried_again_and_the_run_recovers(stack: Stack) -> None:
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     with fault(stack.project, "random_forest", FAILS_ONCE):
         run = stack.dagster.launch("training", "2013-02-03")
 
@@ -191,16 +171,11 @@ def test_a_killed_and_a_flaky_step_are_tried_again_and_the_run_recovers(stack: S
 
     again = [event["stepKey"] for event in stack.dagster.events(run, "ExecutionStepRestartEvent")]
     assert sorted(again) == ["training__window__random_forest", "training__window__xgboost"]
-    mlflow = stack.project.mlflow()
-    parent = runs_of(mlflow, "training")[0]
-    assert parent["status"] == "FINISHED"
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    # A try that is followed by another is no failure: at most a new champion is told of.
-    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+    assert_recovered(told)
 
 
 def test_a_step_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     stack.project.edit_config("stage_timeout_minutes = 30", "stage_timeout_minutes = 0.3")
     stack.project.edit_config("retries = 1", "retries = 0")
     try:
@@ -213,16 +188,13 @@ def test_a_step_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) 
 
     [failed] = stack.dagster.events(run, "ExecutionStepFailureEvent")
     assert failed["stepKey"] == "training__window__linear"
-    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
-    [posted] = stack.slack.bodies[slack:]
-    for fact in ("StageTimeout", "train[linear]", "2013-02-02", f"/runs/{run}"):
-        assert fact in posted.decode()
+    assert_timed_out(told, "StageTimeout", "train[linear]", "2013-02-02", f"/runs/{run}")
 
 
 def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
     # Every run reads the settings anew: from here on any difference counts as drift.
     stack.project.edit_config("max_psi = 0.1 ", "max_psi = 1e-9 ")
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     day = {"dagster/partition": "2013-02-04"}
     run = stack.dagster.launch("inference", "2013-02-04")
     assert stack.dagster.result("inference", run) == "SUCCESS"
@@ -233,9 +205,4 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
 
     training = wait_for(started, 60, "a training run that monitoring asked for")
     assert stack.dagster.result("training", training) == "SUCCESS"
-    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
-    assert len(told) == 1
-    assert "2013-02-04" in told[0]
-    trained = runs_of(stack.project.mlflow(), "training")[0]
-    assert trained["tags"]["pipeline.run_key"] == f"training-{training}"
-    assert trained["tags"]["pipeline.partition"] == "2013-02-04"
+    assert_retrained(told, training, "2013-02-04")

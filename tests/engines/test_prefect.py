@@ -5,7 +5,6 @@ One server serves all tests of this module; they run in their order, as one stor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,30 +12,35 @@ from typing import Any
 
 import psutil
 import pytest
-from receivers import Mailbox, Webhook, free_port
+from receivers import free_port
 
 from ..support.faults import FAILS_ONCE, HANGS, fault
 from ..support.prefect import Prefect, process_of
 from ..support.projects import (
-    Project,
-    children_of,
     make_installed_project,
     runs_of,
     training_result,
 )
-from ..support.stories import QUICK, running, wait_for
+from ..support.stories import (
+    QUICK,
+    Story,
+    assert_first_champion,
+    assert_recovered,
+    assert_rejected,
+    assert_retrained,
+    assert_timed_out,
+    running,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass
-class Stack:
-    """The running project with all it talks to."""
+class Stack(Story):
+    """The running project with its server."""
 
-    project: Project
     prefect: Prefect
-    slack: Webhook
-    mail: Mailbox
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     variables = {"PREFECT_SERVER_API_PORT": f"{port}"}
     with running(project, QUICK, variables, stops_within=40) as story:
         prefect = Prefect(f"http://127.0.0.1:{port}")
-        yield Stack(project, prefect, story.slack, story.mail)
+        yield Stack(project, story.slack, story.mail, prefect)
         run = prefect.launch("training", partition="2013-01-31")
         wait_for(lambda: process_of(prefect, run), 120, "the run's process")
         assert len(story.family()) > 4
@@ -82,18 +86,11 @@ def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> N
     assert set(kept) == {"challenger", "training-report", "training-mlflow"}
     assert "roc_auc" in kept["challenger"]
 
-    mlflow = stack.project.mlflow()
+    mlflow = assert_first_champion(stack)
     [parent] = runs_of(mlflow, "training")
-    assert parent["status"] == "FINISHED"
     assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
     assert parent["tags"]["pipeline.engine_url"] == f"{stack.prefect.address}/runs/flow-run/{run}"
     assert parent["id"] in kept["training-mlflow"]
-    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    assert mlflow["aliases"] == {"champion": 1}
-    # One message a channel: the new champion.
-    assert len(stack.slack.bodies) == len(stack.mail.messages) == 1
-    assert "New champion" in json.loads(stack.slack.bodies[0])["text"]
     # The engine makes no difference to the result.
     assert training_result(mlflow) == training_result(stack.project.run_alone("2013-01-31"))
 
@@ -108,12 +105,7 @@ def test_the_schedule_is_set_and_backfill_runs_by_partition(stack: Stack) -> Non
     backfill = (f"{stack.project.package}.orchestration.prefect.local", "backfill", "inference")
     address = {"PREFECT_API_URL": f"{stack.prefect.address}/api"}
     stack.project.run("python", "-m", *backfill, days[0], days[-1], variables=address)
-    predictions = stack.project.path / "var" / "artifacts" / "predictions"
-
-    def scored() -> bool | None:
-        return all((predictions / f"{day}.parquet").exists() for day in days) or None
-
-    wait_for(scored, 200, "two backfilled days")
+    wait_for(lambda: stack.scored(*days), 200, "two backfilled days")
     runs = stack.prefect.find(
         "flow_runs",
         deployments={"id": {"any_": [deployment["id"]]}},
@@ -132,40 +124,23 @@ def test_the_schedule_is_set_and_backfill_runs_by_partition(stack: Stack) -> Non
 
 
 def test_bad_data_tells_every_channel_once_and_leaves_the_champion(stack: Stack) -> None:
-    path = stack.project.path / "data" / "sample" / "2013-02-07.parquet"
-    good = path.read_bytes()
-    path.write_bytes(good[: len(good) // 2])
-    slack, mail = len(stack.slack.bodies), len(stack.mail.messages)
     before = stack.project.mlflow()
-    try:
+    told = stack.listen()
+    with stack.broken("2013-02-07"):
         # Without a partition a manual run takes the newest.
         run = stack.prefect.launch("training")
         assert stack.prefect.result(run)["state_name"] == "Failed"
-    finally:
-        path.write_bytes(good)
 
     tasks = stack.prefect.tasks(run)
     assert [name for name, task in tasks.items() if task["state_name"] == "Failed"] == ["ingest"]
     assert tasks["ingest"]["run_count"] == 1
     assert tasks["report"]["state_name"] == "Completed"
-    after = stack.project.mlflow()
-    assert after["aliases"] == before["aliases"]
-    assert after["versions"] == before["versions"]
-    assert runs_of(after, "training")[0]["status"] == "FAILED"
-
-    [posted] = stack.slack.bodies[slack:]
-    [mailed] = stack.mail.messages[mail:]
-    plain = mailed.get_body(("plain",))
-    assert plain is not None
-    for text in (posted.decode(), plain.get_content()):
-        for fact in ("Flight Delays", "ingest", "unreadable_file", "2013-02-07"):
-            assert fact in text
-    assert f"{stack.prefect.address}/runs/task-run/{tasks['ingest']['id']}" in posted.decode()
-    assert "Data rejected" in mailed["Subject"]
+    assert_rejected(told, before, "training", "ingest", "2013-02-07")
+    assert f"{stack.prefect.address}/runs/task-run/{tasks['ingest']['id']}" in told.slack[0]
 
 
 def test_a_flaky_task_and_a_killed_run_recover(stack: Stack) -> None:
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     with fault(stack.project, "random_forest", FAILS_ONCE):
         run = stack.prefect.launch("training", partition="2013-02-03")
 
@@ -179,18 +154,12 @@ def test_a_flaky_task_and_a_killed_run_recover(stack: Stack) -> None:
 
     assert ended["state_name"] == "Completed"
     assert ended["run_count"] == 2
-    mlflow = stack.project.mlflow()
-    parent = runs_of(mlflow, "training")[0]
     # The same MLflow run, continued.
-    assert parent["tags"]["pipeline.run_key"] == f"training-{run}"
-    assert parent["status"] == "FINISHED"
-    assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    # A try that is followed by another is no failure: at most a new champion is told of.
-    assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
+    assert assert_recovered(told)["tags"]["pipeline.run_key"] == f"training-{run}"
 
 
 def test_a_stage_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) -> None:
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     stack.project.edit_config("stage_timeout_minutes = 30", "stage_timeout_minutes = 0.25")
     try:
         with fault(stack.project, "linear", HANGS):
@@ -199,16 +168,13 @@ def test_a_stage_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack)
     finally:
         stack.project.edit_config("stage_timeout_minutes = 0.25", "stage_timeout_minutes = 30")
 
-    assert runs_of(stack.project.mlflow(), "training")[0]["status"] == "FAILED"
-    [posted] = stack.slack.bodies[slack:]
-    for fact in ("StageTimeout", "train-linear", "2013-02-02"):
-        assert fact in posted.decode()
+    assert_timed_out(told, "StageTimeout", "train-linear", "2013-02-02")
 
 
 def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None:
     # Every run reads the settings anew: from here on any difference counts as drift.
     stack.project.edit_config("max_psi = 0.1 ", "max_psi = 1e-9 ")
-    slack = len(stack.slack.bodies)
+    told = stack.listen()
     run = stack.prefect.launch("inference", partition="2013-02-04")
     assert stack.prefect.result(run)["state_name"] == "Completed"
 
@@ -220,9 +186,4 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
     training = wait_for(started, 60, "a training run that monitoring asked for")
     assert training["parameters"] == {"partition": "2013-02-04"}
     assert stack.prefect.result(training["id"])["state_name"] == "Completed"
-    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
-    assert len(told) == 1
-    assert "2013-02-04" in told[0]
-    trained = runs_of(stack.project.mlflow(), "training")[0]
-    assert trained["tags"]["pipeline.run_key"] == f"training-{training['id']}"
-    assert trained["tags"]["pipeline.partition"] == "2013-02-04"
+    assert_retrained(told, training["id"], "2013-02-04")

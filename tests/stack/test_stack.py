@@ -30,7 +30,7 @@ from ..support.docker import GATEWAY, docker_engine
 from ..support.prefect import Prefect
 from ..support.projects import Project, children_of, make_installed_project, runs_of
 from ..support.stand_ins import build_stand_ins, images_of
-from ..support.stories import QUICK, wait_for
+from ..support.stories import CANDIDATES, QUICK, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -50,7 +50,6 @@ CONFIG = QUICK | {
     "max_psi = 0.1 ": "max_psi = 1e-9 ",
 }
 WITHOUT_PAGE = {"S3_PORT", "PUSHGATEWAY_PORT"}
-CANDIDATES = {"linear", "random_forest", "xgboost"}
 DRIFTED = "2013-02-05"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import ssl
@@ -10,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import trustme
@@ -20,6 +22,8 @@ from receivers import Mailbox, Webhook, free_port, mailbox, webhook
 from .projects import Project, children_of, runs_of, training_result
 
 T = TypeVar("T")
+
+CANDIDATES = {"linear", "random_forest", "xgboost"}
 
 # Lines of config/pipeline.toml that make a story quick, and give inference a schedule.
 QUICK = {
@@ -129,13 +133,130 @@ def running(
         assert "stopping" in log.read_text()
 
 
+@dataclass
+class Told:
+    """What a project has told since it began to be listened to."""
+
+    story: Story
+    slack_before: int
+    mail_before: int
+
+    @property
+    def slack(self) -> list[str]:
+        """What was posted."""
+        return [body.decode() for body in self.story.slack.bodies[self.slack_before :]]
+
+    @property
+    def mail(self) -> list[EmailMessage]:
+        """What was mailed."""
+        return self.story.mail.messages[self.mail_before :]
+
+
+@dataclass
+class Story:
+    """A running project, with those whom it tells."""
+
+    project: Project
+    slack: Webhook
+    mail: Mailbox
+
+    def listen(self) -> Told:
+        """Begin to listen to what is told."""
+        return Told(self, len(self.slack.bodies), len(self.mail.messages))
+
+    def scored(self, *days: str) -> bool | None:
+        """Return whether there are predictions for some days."""
+        predictions = self.project.path / "var" / "artifacts" / "predictions"
+        return all((predictions / f"{day}.parquet").exists() for day in days) or None
+
+    @contextmanager
+    def broken(self, day: str) -> Iterator[None]:
+        """Cut off the second half of a day's file as long as the block runs."""
+        path = self.project.path / "data" / "sample" / f"{day}.parquet"
+        good = path.read_bytes()
+        path.write_bytes(good[: len(good) // 2])
+        try:
+            yield
+        finally:
+            path.write_bytes(good)
+
+    def newest(self, pipeline: str) -> dict[str, Any]:
+        """Return the newest MLflow run of a pipeline."""
+        return runs_of(self.project.mlflow(), pipeline)[0]
+
+
+def assert_first_champion(story: Story) -> dict[str, Any]:
+    """Assert that the only run so far trained a champion and told of it; returns `mlflow`'s."""
+    mlflow = story.project.mlflow()
+    [parent] = runs_of(mlflow, "training")
+    assert parent["status"] == "FINISHED"
+    assert {"report.html", "environment.txt"} <= set(parent["artifacts"])
+    assert set(children_of(mlflow, parent)) == CANDIDATES
+    assert mlflow["versions"] == [1]
+    assert mlflow["aliases"] == {"champion": 1}
+    # One message a channel: the new champion.
+    assert len(story.slack.bodies) == len(story.mail.messages) == 1
+    assert "New champion" in json.loads(story.slack.bodies[0])["text"]
+    return mlflow
+
+
+def assert_rejected(
+    told: Told, before: dict[str, Any], pipeline: str, stage: str, day: str
+) -> None:
+    """Assert that a day was rejected, each channel told of it once, and the champion stayed."""
+    after = told.story.project.mlflow()
+    assert after["aliases"] == before["aliases"]
+    assert after["versions"] == before["versions"]
+    assert runs_of(after, pipeline)[0]["status"] == "FAILED"
+
+    [posted] = told.slack
+    [mailed] = told.mail
+    assert told.story.mail.encrypted[-1]
+    html = mailed.get_body(("html",))
+    plain = mailed.get_body(("plain",))
+    assert html is not None
+    assert plain is not None
+    for text in (posted, plain.get_content(), html.get_content()):
+        for fact in ("Flight Delays", stage, "unreadable_file", day):
+            assert fact in text
+    assert "Data rejected" in mailed["Subject"]
+
+
+def assert_recovered(told: Told) -> dict[str, Any]:
+    """Assert that the newest training went well in the end, and return its MLflow run."""
+    mlflow = told.story.project.mlflow()
+    parent = runs_of(mlflow, "training")[0]
+    assert parent["status"] == "FINISHED"
+    assert set(children_of(mlflow, parent)) == CANDIDATES
+    # A try that is followed by another is no failure: at most a new champion is told of.
+    assert all("New champion" in text for text in told.slack)
+    return parent
+
+
+def assert_timed_out(told: Told, *facts: str) -> None:
+    """Assert that the newest training failed at its time limit, and was told of once."""
+    assert told.story.newest("training")["status"] == "FAILED"
+    [posted] = told.slack
+    for fact in facts:
+        assert fact in posted
+
+
+def assert_retrained(told: Told, run: str, day: str) -> None:
+    """Assert that the drift of a day was told of once, and that a run trained for that day."""
+    [drift] = [text for text in told.slack if "Drift" in text]
+    assert day in drift
+    tags = told.story.newest("training")["tags"]
+    assert tags["pipeline.run_key"] == f"training-{run}"
+    assert tags["pipeline.partition"] == day
+
+
 def assert_two_workers_trained(project: Project, logs: list[Path]) -> None:
     """Assert that both of two Celery workers took part in the only run, and shared all of it."""
     found = project.mlflow()
     assert found["aliases"] == {"champion": 1}
     [parent] = runs_of(found, "training")
     assert parent["status"] == "FINISHED"
-    assert set(children_of(found, parent)) == {"linear", "random_forest", "xgboost"}
+    assert set(children_of(found, parent)) == CANDIDATES
     done = ["succeeded in" in log.read_text() for log in logs]
     assert all(done), [log.read_text()[-2000:] for log in logs]
     # Nothing that steps share was written to this machine's disk.
