@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docker import docker_engine
-from tests.stand_ins import build_stand_ins
+from tests.support.docker import docker_engine
+from tests.support.stand_ins import build_stand_ins
 
 from .measure import CommandError
 from .results import MEGABYTE, Row

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.projects import lift_certifi
+from tests.support.projects import lift_certifi
 
 from .measure import Command
 

@@ -4,7 +4,7 @@
     uv run scripts/try_resolution.py lowest dagster
 
 For each scaffold: which versions moved since the last release of the template and, of the newest,
-what is newer but out of reach; then the scaffold's tests of tests/test_scaffolds.py with them.
+what is newer but out of reach; then the scaffold's tests of tests/render/test_scaffolds.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.conftest import copy_sources, git, make_project  # noqa: E402
-from tests.locks import RESOLUTIONS, lock, moved  # noqa: E402
-from tests.projects import lift_certifi  # noqa: E402
+from tests.support.locks import RESOLUTIONS, lock, moved  # noqa: E402
+from tests.support.projects import lift_certifi  # noqa: E402
+from tests.support.template import copy_sources, git, make_project  # noqa: E402
 
 RUNS = ("test_its_own_tests_pass", "test_its_pipelines_run_on_its_engine")
 # What linters and type checkers of long ago say is nobody's concern.
@@ -77,7 +77,7 @@ def show(project: Path, end: str) -> None:
 
 def run_tests(scaffold: str, end: str) -> int:
     """Generate, install, test and run a scaffold; returns pytest's exit code."""
-    tests = [f"tests/test_scaffolds.py::{test}[{scaffold}]" for test in TESTS[end]]
+    tests = [f"tests/render/test_scaffolds.py::{test}[{scaffold}]" for test in TESTS[end]]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *tests],
         cwd=ROOT,

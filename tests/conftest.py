@@ -3,19 +3,18 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from copier import run_copy
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-ROOT = Path(__file__).resolve().parents[1]
+from .support.template import Render, copy_sources, git, make_project
+
 # With several processes these begin first, so that none of them is what all wait for at the end.
 LONGEST = ["test_stack", "test_switching", "test_scaffolds"]
-Render = Callable[..., Path]
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
@@ -25,10 +24,11 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.partition("::")[0]).stem
-        if file in ("test_docker", "test_stack"):
+        file = nodeid.partition("::")[0]
+        name = Path(file).stem
+        if name in ("test_docker", "test_stack"):
             return "docker"
-        return nodeid.rpartition("[")[2] if file == "test_scaffolds" else file
+        return nodeid.rpartition("[")[2] if name == "test_scaffolds" else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
@@ -96,34 +96,3 @@ def render(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
         return made[key]
 
     return render
-
-
-def copy_sources(folder: Path) -> Path:
-    """Copy the working tree, uncommitted work too, into a folder, and return that."""
-    for name in git(ROOT, "ls-files", "-z", "-co", "--exclude-standard").split("\0"):
-        if (source := ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name)
-    return folder
-
-
-def make_project(
-    template: Path, folder: Path, answers: dict[str, Any], with_data: bool = False
-) -> None:
-    """Render a template into a folder, without a question and without trust."""
-    exclude = () if with_data else ("*.parquet",)
-    run_copy(str(template), folder, data=answers, exclude=exclude, defaults=True, quiet=True)
-
-
-def commit_all(folder: Path, message: str) -> None:
-    """Commit all there is in a folder."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", f"--message={message}")
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder and return what it prints."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout

@@ -1,7 +1,7 @@
 """What a newer version of the template may change, recorded as small changes to this one.
 
 Each is a function of the template's folder. One that does not find what it changes any more fails:
-record it anew. Together they are the newer version of `tests/test_updates.py`.
+record it anew. Together they are the newer version of test_updates.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PACKAGE = Path("template/src/{{package_name}}")
-METRICS = PACKAGE / "platform" / "metrics"
+METRICS = PACKAGE / "ml" / "metrics"
 PROBLEMS = ("classification", "regression")
 ALIAS = '''
 

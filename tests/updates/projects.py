@@ -11,7 +11,7 @@ from typing import Any
 
 from copier import run_copy
 
-from ..conftest import commit_all, git
+from ..support.template import commit_all, git
 from . import team
 
 # Each engine with another way of tracking.

@@ -6,12 +6,58 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..conftest import commit_all
-from ..test_switching import MINE, README, STAGE
+from ..support.template import commit_all
 from .changes import substitute
 
 PACKAGE = Path("src/flight_delays")
 DOMAIN = Path(__file__).parent / "domain"
+# What the team writes into files of the template's, and files of its own.
+STAGE = '''
+
+def our_own_helper() -> str:
+    """Return what the team added to a stage."""
+    return "ours"
+'''
+README = "\n## Our runbook\n\nCall the night shift.\n"
+MINE = {
+    "dags/cleanup.py": '''"""Our own DAG."""
+
+from airflow.sdk import dag, task
+
+from flight_delays.orchestration.airflow.tasks import DEFAULT_ARGS
+
+
+@task
+def remove_old_reports() -> None:
+    """Remove reports nobody reads any more."""
+
+
+@dag(dag_id="cleanup", schedule=None, default_args=DEFAULT_ARGS)
+def cleanup() -> None:
+    """Wire the graph."""
+    remove_old_reports()
+
+
+cleanup()
+''',
+    "flows/cleanup.py": '''"""Our own flow."""
+
+from prefect import flow
+
+
+@flow
+def cleanup() -> None:
+    """Remove reports nobody reads any more."""
+''',
+    "tests/test_ours.py": '''"""Our own test."""
+
+from flight_delays.stages.score import our_own_helper
+
+
+def test_ours() -> None:
+    assert our_own_helper() == "ours"
+''',
+}
 # Files that the team adds beside the template's, on each engine.
 OWN_FILES = {
     "airflow": {"dags/cleanup.py": MINE["dags/cleanup.py"]},
