@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 import sandbox
+from flight_delays import pipeline
+from flight_delays.core.refs import Run
+from flight_delays.stages.start import start
 from sandbox import Trained
-
-from {{ package_name }} import pipeline
-from {{ package_name }}.core.refs import Run
-from {{ package_name }}.stages.start import start
 
 PROGRAM = """
 import json, sys
-from {{ package_name }}.stages import run_stage
+from flight_delays.stages import run_stage
 run_stage(sys.argv[1], **json.loads(sys.argv[2]))
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
