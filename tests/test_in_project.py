@@ -16,8 +16,6 @@ import pytest
 
 from .projects import Project, make_installed_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
 IN_PROJECT = Path(__file__).parent / "in_project"
 # What all engines have in common is tested once, in a project that has everything else.
 COMMON = [
@@ -52,6 +50,8 @@ def copy_into(project: Project, names: list[str]) -> None:
             shutil.copy(IN_PROJECT / name, target / name)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", PROJECTS)
 def test_the_machinery_works_in_a_project(
     name: str, sources: Path, tmp_path_factory: pytest.TempPathFactory
