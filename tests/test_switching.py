@@ -30,7 +30,10 @@ CIRCUIT = [
 MOVES = list(pairwise(CIRCUIT))
 # Files that only one engine's project has.
 OWN_FILES = {
-    "airflow": ["dags/training.py", "orchestration/airflow/local.py", "tests/test_dags.py"],
+    "airflow": [
+        *("dags/training.py", "orchestration/airflow/local.py"),
+        "tests/orchestration/test_dags.py",
+    ],
     "dagster": ["definitions.py", "orchestration/dagster/local.py"],
     "prefect": ["flows/training.py", "prefect.yaml", "orchestration/prefect/local.py"],
     "kubeflow": ["pipelines/training.py", "orchestration/kubeflow/local.py"],
@@ -207,6 +210,6 @@ def own_tests(project: Project, old: str, new: str) -> list[str]:
     """
     names = ["tests/test_guards.py", "tests/test_ours.py"]
     if (old, new) == next(move for move in MOVES if move[1] == new):
-        names += [f"tests/test_{new}*.py", "tests/test_dags.py"]
+        names += ["tests/orchestration/test_*.py"]
     found = [path for name in names for path in project.path.glob(name)]
     return [str(path.relative_to(project.path)) for path in found]
