@@ -14,7 +14,9 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 # With several processes these begin first, so that none of them is what all wait for at the end.
-LONGEST = ["test_stack", "test_switching", "test_scaffolds"]
+LONGEST = ["test_stack", "test_in_project", "test_switching", "test_scaffolds"]
+# Each parameter of these has a project of its own.
+BY_PROJECT = ("test_scaffolds", "test_in_project")
 Render = Callable[..., Path]
 
 
@@ -28,7 +30,7 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         file = Path(nodeid.partition("::")[0]).stem
         if file in ("test_docker", "test_stack"):
             return "docker"
-        return nodeid.rpartition("[")[2] if file == "test_scaffolds" else file
+        return nodeid.rpartition("[")[2] if file in BY_PROJECT else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:

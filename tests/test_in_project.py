@@ -34,7 +34,7 @@ PROJECTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def tests_of(name: str) -> list[str]:
+def names_for(name: str) -> list[str]:
     """Return the files and folders of in_project/ that a project runs."""
     return [f"orchestration/{name}", "orchestration/test_whole_run.py", *PROJECTS[name][1]]
 
@@ -57,7 +57,7 @@ def test_the_machinery_works_in_a_project(
     name: str, sources: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     project = make_installed_project(sources, tmp_path_factory.mktemp(name), **PROJECTS[name][0])
-    copy_into(project, tests_of(name))
+    copy_into(project, names_for(name))
 
     done = project.run(
         *("--with", "trustme>=1.2,<2"),
@@ -74,7 +74,7 @@ def test_the_machinery_works_in_a_project(
 
 def test_every_test_in_a_project_is_run_by_one() -> None:
     run: set[Path] = set()
-    for entry in {entry for name in PROJECTS for entry in tests_of(name)}:
+    for entry in {entry for name in PROJECTS for entry in names_for(name)}:
         path = IN_PROJECT / entry
         run |= {path} if path.is_file() else set(path.rglob("test_*.py"))
 
