@@ -14,7 +14,9 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from .support.template import Render, copy_sources, git, make_project
 
 # With several processes these begin first, so that none of them is what all wait for at the end.
-LONGEST = ["test_stack", "test_switching", "test_scaffolds"]
+LONGEST = ["test_stack", "test_in_project", "test_switching", "test_scaffolds"]
+# Each parameter of these has a project of its own.
+BY_PROJECT = ("test_scaffolds", "test_in_project")
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
@@ -28,7 +30,7 @@ class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         name = Path(file).stem
         if name in ("test_docker", "test_stack"):
             return "docker"
-        return nodeid.rpartition("[")[2] if name == "test_scaffolds" else file
+        return nodeid.rpartition("[")[2] if name in BY_PROJECT else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:

@@ -73,7 +73,7 @@ def project(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def guard(project: Project, name: str) -> tuple[int, str]:
     """Run one guard of the project; returns pytest's exit code and what it printed."""
-    tests = ("tests/test_guards.py", "tests/test_dags.py")
+    tests = ("tests/test_guards.py", "tests/orchestration/test_dags.py")
     done = project.run("pytest", *tests, "-k", f"test_guard_{name}", check=False)
     return done.returncode, done.stdout
 

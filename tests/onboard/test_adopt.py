@@ -216,8 +216,8 @@ def test_a_repository_that_followed_the_guide_runs_and_updates(
                 printed.append(shell(line.removeprefix("$ "), project))
     assert next(files, None) is None
 
-    for tested in ("test_parcels/test_parcels.py .", "test_dags.py ..."):
-        assert tested in "".join(printed)
+    for tested in ("test_parcels/test_parcels.py::", "orchestration/test_dags.py::test_guard_"):
+        assert f"PASSED tests/{tested}" in "".join(printed)
     assert "promoted: version 1 is champion" in " ".join("".join(printed).split())
     assert project.mlflow()["aliases"] == {"champion": 1}
     assert git(repository, "status", "--porcelain") == ""
@@ -246,7 +246,7 @@ def shell(line: str, project: Project) -> str:
         env=os.environ
         | {
             "UV_PYTHON": project.python,
-            "PYTEST_ADDOPTS": "-v -k 'parcels or (test_dags and guard)'",
+            "PYTEST_ADDOPTS": "-rp -k 'parcels or (test_dags and guard)'",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -34,7 +34,7 @@ HOST = "git.example.org"
 STAGE = "src/flight_delays/stages/score.py"
 REPOSITORY = "team/project"
 # A few of the project's tests and one candidate: render/test_scaffolds.py runs all of them.
-FEW_TESTS = {"PYTEST_ADDOPTS": "tests/test_settings.py"}
+FEW_TESTS = {"PYTEST_ADDOPTS": "tests/core/test_settings.py"}
 ONE_CANDIDATE = {"PIPELINE_TRAINING__CANDIDATES": '["linear"]', "PIPELINE_TRAINING__TRIALS": "1"}
 # How this machine reaches package indexes, which is not the project's business.
 FROM_HERE = (

@@ -40,8 +40,8 @@ def add_a_question(template: Path) -> None:
 
 
 def remove_files(template: Path) -> None:
-    for name in ("test_drift.py.jinja", "test_report.py.jinja"):
-        (template / "template" / "tests" / name).unlink()
+    for name in ("test_bad_data.py.jinja", "test_light_imports.py.jinja"):
+        (template / "template" / "tests" / "stages" / name).unlink()
 
 
 def bump_a_dependency(template: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_new_question_is_answered_with_its_default_and_named(updated: Updated)
 
 def test_files_that_the_template_removed_go_and_are_named(updated: Updated) -> None:
     assert "removed; git has them" in updated.done.stdout
-    for name in ("tests/test_drift.py", "tests/test_report.py"):
+    for name in ("tests/stages/test_bad_data.py", "tests/stages/test_light_imports.py"):
         assert not (updated.path / name).exists()
         assert f"\n    {name}\n" in updated.done.stdout
 

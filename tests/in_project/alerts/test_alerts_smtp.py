@@ -1,0 +1,201 @@
+"""E-mail: both parts arrive over every kind of connection, and servers that misbehave."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+from flight_delays import alerts
+from flight_delays.alerts import sender
+from flight_delays.alerts.channels import smtp
+from receivers import free_port, mailbox, silent_server
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture
+def configure(project: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Return a function that points the channel at a port."""
+
+    def set_variables(port: int, security: str = "none", **more: str) -> None:
+        variables = {
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(port),
+            "SMTP_SECURITY": security,
+            "SMTP_FROM": "Pipeline <pipeline@example.com>",
+            "SMTP_TO": "me@example.com, you@example.com",
+        }
+        for name, value in (variables | more).items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+def failure(message: str = "no space left") -> alerts.Event:
+    return alerts.Event.from_exception(
+        OSError(message), pipeline="training", stage="train", log_url="http://airflow:8080/log?a=1"
+    )
+
+
+def part(message: EmailMessage, subtype: str) -> str:
+    body = message.get_body((subtype,))
+    assert isinstance(body, EmailMessage)
+    return str(body.get_content())
+
+
+@pytest.mark.parametrize("security", ["none", "starttls", "tls"])
+def test_an_email_arrives_over_every_kind_of_connection(
+    configure: Configure, server_context: ssl.SSLContext, ca_file: str, security: str
+) -> None:
+    with mailbox(security, server_context) as box:
+        configure(box.port, security, SMTP_CA_FILE=ca_file)
+        assert alerts.send(failure()) == [alerts.Delivery(channel="smtp")]
+    (message,) = box.messages
+    assert box.encrypted == [security != "none"]
+    assert box.recipients == [["me@example.com", "you@example.com"]]
+    assert message["Subject"] == failure().title
+    assert message["Subject"].endswith(" - training / train")
+    assert message["From"] == "Pipeline <pipeline@example.com>"
+    for text in (part(message, "plain"), part(message, "html")):
+        assert "OSError: no space left" in text
+        assert "http://airflow:8080/log?a=1" in text
+
+
+def test_it_logs_in_where_the_server_asks_for_it(
+    configure: Configure,
+    server_context: ssl.SSLContext,
+    ca_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with mailbox("starttls", server_context, login=("robot", "swordfish")) as box:
+        configure(box.port, "starttls", SMTP_CA_FILE=ca_file, SMTP_USER="robot")
+        monkeypatch.setenv("SMTP_PASSWORD", "swordfish")
+        assert alerts.send(failure()) == [alerts.Delivery(channel="smtp")]
+        monkeypatch.setenv("SMTP_PASSWORD", "herring")
+        (refused,) = alerts.send(failure())
+    assert "SMTPAuthenticationError" in str(refused.error)
+    assert "herring" not in str(refused.error)
+    assert len(box.messages) == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    configure: Configure, server_context: ssl.SSLContext
+) -> None:
+    with mailbox("starttls", server_context) as box:
+        configure(box.port, "starttls")
+        (delivery,) = alerts.send(failure())
+    assert "CERTIFICATE_VERIFY_FAILED" in str(delivery.error)
+    assert box.messages == []
+
+
+def test_starttls_is_never_skipped_when_the_server_does_not_offer_it(configure: Configure) -> None:
+    with mailbox("none") as box:
+        configure(box.port, "starttls")
+        (delivery,) = alerts.send(failure())
+    assert "STARTTLS" in str(delivery.error)
+    assert box.messages == []
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\r", "\u2028", "\x0b"])
+def test_a_text_cannot_add_a_header(configure: Configure, separator: str) -> None:
+    hostile = f"x{separator}Bcc: victim@example.com"
+    event = alerts.Event(kind="test", summary=hostile, project=hostile, pipeline=hostile)
+    with mailbox() as box:
+        configure(box.port)
+        assert alerts.send(event) == [alerts.Delivery(channel="smtp")]
+    assert box.messages[0]["Bcc"] is None
+    assert box.messages[0]["Subject"].count("Bcc") == 2
+    assert box.recipients == [["me@example.com", "you@example.com"]]
+
+
+def test_markup_in_a_text_stays_text(project: Path) -> None:
+    event = failure("<script>alert('x')</script> & more").model_copy(
+        update={"log_url": "javascript:alert(1)", "tracking_url": 'https://mlflow/"><script>'}
+    )
+    page = part(smtp.message(event, "a@example.com", ("b@example.com",)), "html")
+    assert "<script" not in page
+    assert "javascript:" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("text", ["größer 😀", "\ud800", "\x00\x1b", "y" * 100_000, ".\n.\n"])
+def test_any_text_arrives(configure: Configure, text: str) -> None:
+    with mailbox() as box:
+        configure(box.port)
+        assert alerts.send(failure(text)) == [alerts.Delivery(channel="smtp")]
+    assert len(box.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"SMTP_TO": ""}, "SMTP_TO is not set"),
+        ({"SMTP_HOST": "", "SMTP_FROM": ""}, "SMTP_HOST is not set; SMTP_FROM is not set"),
+        ({"SMTP_TO": "me@example.com, somebody"}, "'somebody' is not an e-mail address"),
+        ({"SMTP_SECURITY": "ssl"}, "SMTP_SECURITY is 'ssl', not one of starttls, tls, none"),
+        ({"SMTP_PORT": "mail"}, "SMTP_PORT is 'mail', not a number"),
+        ({"SMTP_USER": "robot"}, "SMTP_USER and SMTP_PASSWORD go together"),
+        ({"SMTP_CA_FILE": "missing.pem"}, "SMTP_CA_FILE"),
+    ],
+)
+def test_a_half_configured_channel_says_what_is_wrong(
+    configure: Configure, variables: dict[str, str], problem: str
+) -> None:
+    configure(25, **variables)
+    (delivery,) = alerts.send(failure())
+    assert problem in str(delivery.error)
+    with pytest.raises(smtp.EmailError, match=problem.replace("(", "\\(")):
+        smtp.describe()
+
+
+def test_the_password_is_not_shown(configure: Configure) -> None:
+    configure(587, "starttls", SMTP_USER="robot", SMTP_PASSWORD="swordfish")
+    assert smtp.describe() == "me@example.com, you@example.com through 127.0.0.1:587 (starttls)"
+    assert "swordfish" not in repr(smtp._server())
+
+
+def test_a_server_that_is_not_there_is_a_failure(configure: Configure) -> None:
+    configure(free_port())
+    (delivery,) = alerts.send(failure())
+    assert "ConnectionRefusedError" in str(delivery.error)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "every"),
+    [(b"", None), (b"220-hello\r\n", 0.05), (b"220 ready\r\n", None), (b"\x00" * 9000, None)],
+    ids=["says nothing", "never ends its greeting", "never answers", "speaks no SMTP"],
+)
+def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, greeting: bytes, every: float | None
+) -> None:
+    monkeypatch.setattr(sender, "TOTAL_SECONDS", 1.0)
+    started = time.monotonic()
+    with silent_server(greeting, every) as port:
+        configure(port)
+        (delivery,) = alerts.send(failure())
+    assert delivery.error
+    assert time.monotonic() - started < 3

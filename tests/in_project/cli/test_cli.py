@@ -1,0 +1,209 @@
+"""The command line: its help, what it takes and prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import sandbox
+from flight_delays.cli import app as cli
+from flight_delays.core.errors import (
+    DataRejected,
+    NoChampion,
+)
+from sandbox import Trained
+from typer.testing import CliRunner, Result
+
+DAY = sandbox.PARTITION
+COMMANDS = ["run", "stage", "score", "data", "rollback", "doctor", "update", "alert"]
+
+
+def invoke(*arguments: str, text: str | None = None) -> Result:
+    """Run the command line in this process; an error that it does not expect is raised."""
+    runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    return runner.invoke(cli.app, arguments, input=text, catch_exceptions=False)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line as a shell does; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    code = caught.value.code
+    return code if isinstance(code, int) else 0
+
+
+def stage(name: str, *arguments: Any, **named: Any) -> dict[str, Any]:
+    """Run a stage through its JSON and return the reference it printed."""
+    result = invoke("stage", name, json.dumps(named or list(arguments)))
+    assert result.exit_code == 0
+    reference: dict[str, Any] = json.loads(result.stdout)
+    return reference
+
+
+def test_help_names_every_command(project: Path) -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert f" {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "stage", "score", "update"])
+def test_help_shows_examples(project: Path, command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert f"{command} " in result.stdout.split("Example")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["run", "serving"], ["stage", "ingest", "{"], ["stage", "ingest", "7"], ["what"]],
+)
+def test_a_wrong_call_is_a_usage_error(project: Path, arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_run_shows_the_result_and_where_to_look(small: Path) -> None:
+    result = invoke("run", "training", "--partition", f"{DAY}")
+    assert result.exit_code == 0
+    for text in ("linear", sandbox.PRIMARY, "version 1 is champion", ".html", "/runs/"):
+        assert text in result.stdout
+    assert sandbox.registry().champion == 1
+
+
+def test_stages_pass_references_as_json(small: Path) -> None:
+    run = stage("start", pipeline="training", partition=f"{DAY}", key="by-hand")
+    assert run["key"] == "by-hand"
+    raw = stage("ingest", run)
+    valid = stage("validate", run, raw)
+    features = stage("featurize", run=run, dataset=valid)
+    assert features["rows"] > 0
+    candidate = stage("train", run, features, "linear")
+    challenger = stage("select", run, [candidate])
+    evaluation = stage("evaluate", run, features, challenger)
+    promotion = stage("promote", run, evaluation)
+    assert promotion["champion_version"] == 1
+    assert stage("report", run)["succeeded"]
+
+
+def test_a_stage_reads_standard_input_and_prints_nothing_but_its_reference(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chatty(*args: Any, **kwargs: Any) -> list[date]:
+        print("a library prints")
+        return [DAY]
+
+    monkeypatch.setattr("flight_delays.stages.start.newest_partition", lambda _: chatty()[-1])
+    result = invoke("stage", "start", "-", text='{"pipeline": "training"}')
+    assert json.loads(result.stdout)["partition"] == f"{DAY}"
+    assert "a library prints" in result.stderr
+
+
+@pytest.mark.parametrize("suffixes", [".parquet .csv", ".csv .parquet"])
+def test_score_predicts_the_rows_of_a_file(trained: Trained, tmp_path: Path, suffixes: str) -> None:
+    of_source, of_target = suffixes.split()
+    rows = sandbox.sample().drop("arr_delay")
+    source, target = tmp_path / f"rows{of_source}", tmp_path / "new" / f"predictions{of_target}"
+    rows.write_csv(source) if of_source == ".csv" else rows.write_parquet(source)
+    result = invoke("score", str(source), str(target))
+    assert f"{rows.height} rows predicted by version 1, 0 left out as invalid" in result.stdout
+    found = pl.read_csv(target) if of_target == ".csv" else pl.read_parquet(target)
+    assert found.height == rows.height
+    assert found["prediction"].null_count() == 0
+    assert found["flight"].to_list() == rows["flight"].to_list()
+
+
+def test_score_leaves_out_rows_that_break_the_contract(trained: Trained, tmp_path: Path) -> None:
+    rows = sandbox.sample()
+    first = pl.int_range(pl.len()) < 1
+    bad = pl.when(first).then(pl.lit("??")).otherwise(pl.col("carrier")).alias("carrier")
+    rows.with_columns(bad).write_parquet(tmp_path / "rows.parquet")
+    result = invoke("score", str(tmp_path / "rows.parquet"), str(tmp_path / "out.csv"))
+    assert f"{rows.height - 1} rows predicted by version 1, 1 left out" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"PAR1 cut off", "unreadable_file"),
+        (b"", "unreadable_file"),
+        (sandbox.as_parquet(sandbox.sample().drop("distance")), "missing_column: distance"),
+        (sandbox.as_parquet(sandbox.sample().clear()), "too_few_rows: 0 rows"),
+    ],
+)
+def test_score_rejects_a_bad_file(
+    trained: Trained, tmp_path: Path, content: bytes, problem: str
+) -> None:
+    source, target = tmp_path / "rows.parquet", tmp_path / "out.csv"
+    source.write_bytes(content)
+    with pytest.raises(DataRejected, match=problem):
+        invoke("score", str(source), str(target))
+    assert not target.exists()
+
+
+def test_score_takes_parquet_and_csv_only(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.xlsx").touch()
+    assert call(monkeypatch, "score", str(tmp_path / "rows.xlsx"), "out.csv") == 1
+    assert call(monkeypatch, "score", str(tmp_path / "missing.csv"), "out.csv") == 2
+
+
+def test_data_lists_the_partitions(project: Path, tmp_path: Path) -> None:
+    days = [date(2013, 1, 1), date(2013, 1, 2)]
+    with sandbox.enter(project, sandbox.source_of(tmp_path / "source", days)):
+        result = invoke("data")
+    assert result.exit_code == 0
+    assert "2 partitions" in " ".join(result.stdout.split())
+    assert all(f"{day}" in result.stdout for day in days)
+    with sandbox.enter(project, {"DATA__SOURCE": "nowhere"}):
+        result = invoke("data")
+    assert result.exit_code == 1
+    assert "no partition at 'nowhere'" in result.stderr
+
+
+def test_an_expected_error_is_one_clear_sentence(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "rollback") == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "error: NoChampion: model 'sandbox' has no champion" in shown
+    assert "Traceback" not in shown
+    assert call(monkeypatch, "run", "inference", "--partition", "yesterday") == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "partition 'yesterday' is not a date like 2013-01-28" in shown
+
+
+def test_rollback_needs_a_previous_champion(trained: Trained) -> None:
+    with pytest.raises(NoChampion, match="no previous champion"):
+        invoke("rollback")
+
+
+def test_bad_settings_stop_every_command_but_doctor_and_update(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "config" / "pipeline.toml").write_text("[training]\ntrials = 0\n")
+    for command in ("data", "rollback"):
+        assert call(monkeypatch, command) == 1
+        assert "training.trials" in capsys.readouterr().err
+    assert call(monkeypatch, "doctor") == 1
+    assert "training.trials" in capsys.readouterr().out
+    assert call(monkeypatch, "update") == 1
+    assert "no .copier-answers.yml" in capsys.readouterr().err
+
+
+def test_alert_test_fails_when_nobody_is_told(project: Path) -> None:
+    assert invoke("alert", "test").exit_code == 1
+
+
+def test_alert_test_reaches_each_channel(project: Path, inbox: Any) -> None:
+    result = invoke("alert", "test")
+    assert result.exit_code == 0
+    assert "recorder: sent" in result.stdout
+    assert [event["kind"] for event in inbox()] == ["test"]

@@ -1,0 +1,205 @@
+"""Doctor: a good project passes, and each broken thing is a failed line that says how to fix it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flight_delays.cli import doctor
+from flight_delays.core import tracking
+from flight_delays.core.checks import Check, port_state
+from receivers import free_port, silent_server, webhook
+from rich.console import Console
+
+CHANNEL = "def configured(): return True\ndef describe(): {describe}\ndef send(event): {send}\n"
+AddChannel = Callable[[str, str], None]
+
+
+def ask(name: str) -> Check:
+    """Run only the probe of that name."""
+    probe = next(probe for probe in doctor.probes() if probe.name == name)
+    (check,) = doctor.ask(probe)
+    return check
+
+
+def test_a_good_project_passes_and_says_what_is_left_to_do(project: Path) -> None:
+    started: list[str] = []
+    checks = doctor.run_checks(on_start=started.append)
+    # Whoever runs the tests may well have something on the usual ports.
+    failed = [check for check in checks if not check.ok and not check.name.endswith(" UI")]
+    assert failed == []
+    assert started[:4] == ["Python", "settings", "data", "artefact store"]
+    champion = next(check for check in checks if check.name == "champion")
+    assert "none yet" in champion.detail
+    assert champion.fix == "train one: `uv run poe run`"
+
+
+def test_it_leaves_nothing_behind_in_the_store(project: Path) -> None:
+    assert ask("artefact store").ok
+    assert [path for path in (project / "var/artifacts").rglob("*") if path.is_file()] == []
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    """Return a step that writes a file of the project."""
+
+    def write(project: Path) -> None:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(content)
+
+    return write
+
+
+def mlflow_that_is_down(project: Path) -> None:
+    """Name a server that does not run."""
+    os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it", "detail", "fix"),
+    [
+        (
+            "Python",
+            text("pyproject.toml", '[project]\nrequires-python = ">=4"\n'),
+            "the project wants >=4",
+            "uv sync",
+        ),
+        (
+            "settings",
+            text("config/pipeline.toml", "[training]\ntrials = 0\nseeds = 1\n"),
+            "training.seeds",
+            "correct what is named",
+        ),
+        ("settings", text("config/pipeline.toml", "[training"), "not readable as TOML", "correct"),
+        ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "one file a day"),
+        (
+            "artefact store",
+            text(".env", "PIPELINE_STORAGE__ROOT=config/pipeline.toml/below"),
+            "NotADirectoryError",
+            "you may write",
+        ),
+        (
+            "MLflow",
+            mlflow_that_is_down,
+            "ConnectError",
+            "MLFLOW_TRACKING_URI",
+        ),
+        (
+            "MLflow",
+            text("var/mlflow/mlflow.db", "this is no database, but it is long enough"),
+            "not a database",
+            "MLFLOW_TRACKING_URI",
+        ),
+        (
+            "undelivered alerts",
+            text("var/alerts/undelivered.jsonl", "{}\n{}\n"),
+            "2 did not arrive",
+            "var/alerts/undelivered.jsonl",
+        ),
+        ("MLflow UI", text(".env", "MLFLOW_PORT=http"), "ValueError", "MLFLOW_PORT"),
+    ],
+)
+def test_a_broken_thing_is_a_failed_line_with_its_fix(
+    project: Path, name: str, break_it: Callable[[Path], None], detail: str, fix: str
+) -> None:
+    break_it(project)
+    check = ask(name)
+    assert not check.ok
+    assert detail in check.detail
+    assert fix in check.fix
+    assert doctor.exit_status([check]) == 1
+
+
+def test_a_channel_is_passed_failed_or_left_to_configure(add_channel: AddChannel) -> None:
+    add_channel("good", CHANNEL.format(describe="return 'to you'", send="pass"))
+    add_channel("half", CHANNEL.format(describe="raise ValueError('no host')", send="pass"))
+    add_channel("unused", "def configured(): return False")
+    assert ask("alerts: good") == Check("alerts: good", True, "to you")
+    half = ask("alerts: half")
+    assert (half.ok, half.detail) == (False, "ValueError: no host")
+    unused = ask("alerts: unused")
+    assert unused.ok
+    assert ".env" in unused.fix
+
+
+def test_test_messages_are_sent_only_when_asked_for(
+    add_channel: AddChannel, tmp_path: Path, project: Path
+) -> None:
+    inbox = tmp_path / "inbox"
+    send = f"open({str(inbox)!r}, 'a').write(event.kind)"
+    add_channel("broken", CHANNEL.format(describe="return ''", send="raise ValueError('down')"))
+    add_channel("good", CHANNEL.format(describe="return ''", send=send))
+    assert "test messages" not in [probe.name for probe in doctor.probes()]
+    assert not inbox.exists()
+    probe = next(probe for probe in doctor.probes(send=True) if probe.name == "test messages")
+    broken, good = doctor.ask(probe)
+    assert inbox.read_text() == "test"
+    assert good.ok
+    assert not broken.ok
+    assert broken.fix
+
+
+def test_git_is_advised_until_there_is_a_commit(project: Path) -> None:
+    advised = ask("git")
+    assert advised.ok
+    assert "git init" in advised.fix
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init"], ["add", "config"], [*identity, "commit", "-m", "Start"]):
+        subprocess.run(["git", "-C", project, *command], check=True, capture_output=True)
+    tracking._git.cache_clear()
+    assert ask("git").detail.startswith("commit ")
+
+
+def test_a_port_is_free_ours_or_somebody_elses() -> None:
+    port = free_port()
+    assert port_state(port, "/health", "OK") == f"port {port} is free"
+    with webhook(answer=b"OK") as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+        assert "already running" in port_state(port, "/health", "OK")
+        with pytest.raises(OSError, match="another program"):
+            port_state(port, "/health", "metadatabase")
+    with silent_server(b"\x00\xff") as port, pytest.raises(OSError, match="another program"):
+        port_state(port, "/health", "OK")
+
+
+def test_a_probe_that_hangs_is_left_behind() -> None:
+    def hang() -> str:
+        time.sleep(9)
+        return "too late"
+
+    started = time.monotonic()
+    (check,) = doctor.ask(doctor.Probe("slow", "be patient", hang), 0.2)
+    assert time.monotonic() - started < 2
+    assert not check.ok
+    assert check.detail == "no answer within 0.2 s"
+
+
+def test_no_secret_is_in_a_line(project: Path) -> None:
+    def fail() -> str:
+        raise ConnectionError("postgresql://me:swordfish@db/flights refused")
+
+    (check,) = doctor.ask(doctor.Probe("database", "start it", fail))
+    assert check.detail == "ConnectionError: postgresql://me:***@db/flights refused"
+
+
+def test_the_table_shows_details_and_fixes_as_they_are() -> None:
+    checks = [
+        Check("good", True, "fine"),
+        Check("advice", True, "so so", "do this"),
+        Check("bad", False, "[red]not markup[/red]", "do that"),
+    ]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(doctor.render(checks))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [" ".join(line.split()) for line in shown.splitlines()[1:]]
+    assert lines == [
+        "✓ good fine",
+        "! advice so so",
+        "→ do this",
+        "✗ bad [red]not markup[/red]",
+        "→ do that",
+    ]

@@ -1,0 +1,120 @@
+"""The same story on each engine: a champion, predictions, and bad data that is stopped.
+
+One story on one database, since creating it is what takes the time. Whichever engine the project
+has tells it, as `poe run` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flight_delays
+from flight_delays.core import storage, tracking
+from flight_delays.core.settings import load_settings
+from receivers import webhook
+from sandbox import CHECKOUT
+
+PARTITION = "2013-02-01"
+NO_RETRIES = {"PIPELINE_LIMITS__RETRIES": "0"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What differs from engine to engine.
+
+    Attributes:
+        folder: The checkout's folder with the graphs, if it is beside the package.
+        variables: What every run is given.
+        inference: What a run of inference is given, too.
+        address: Part of the run's address in the engine, where MLflow keeps one.
+        alert: What an alert about rejected data says.
+    """
+
+    folder: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    inference: dict[str, str] = field(default_factory=dict)
+    address: str = ""
+    alert: tuple[str, ...] = ("Data rejected",)
+
+
+ENGINES = {
+    "airflow": Engine(
+        variables=NO_RETRIES | {"AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags")}
+    ),
+    "dagster": Engine(variables=NO_RETRIES, address="/runs/"),
+    # Its retries stay: bad data is never tried again.
+    "prefect": Engine(
+        folder="flows",
+        address="/runs/flow-run/",
+        alert=("Data rejected", f"training / ingest / {PARTITION}", "/runs/task-run/"),
+    ),
+    # Whatever the days differ in, it must not lead to another training here.
+    "kubeflow": Engine(
+        folder="pipelines",
+        variables=NO_RETRIES,
+        inference={"PIPELINE_MONITORING__MAX_PSI": "1e9", "PIPELINE_GATES__METRICS": "{}"},
+    ),
+}
+[NAME] = ENGINES.keys() & {
+    path.parent.name
+    for path in Path(flight_delays.__file__).parent.glob("orchestration/*/__init__.py")
+}
+ENGINE = ENGINES[NAME]
+
+
+def run(project: Path, pipeline: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a pipeline for the project in `PIPELINE_HOME`."""
+    code = f"from flight_delays.orchestration.{NAME}.local import run\n"
+    code += f"run({pipeline!r}, {PARTITION!r})"
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**own, "PIPELINE_TRAINING__TRIALS": "1", **ENGINE.variables, **variables},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def runs(condition: str) -> list[Any]:
+    return list(tracking.client().search_runs([tracking.experiment_id()], condition))
+
+
+def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: Path) -> None:
+    if ENGINE.folder:
+        (project / ENGINE.folder).symlink_to(CHECKOUT / ENGINE.folder)
+    with webhook() as slack:
+        channel = {"SLACK_WEBHOOK_URL": slack.url}
+        trained = run(project, "training", **channel)
+        assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
+        champion = tracking.require_champion()
+        [parent] = runs("tags.`pipeline.name` = 'training'")
+        assert parent.info.status == "FINISHED"
+        assert ENGINE.address in parent.data.tags.get("pipeline.engine_url", "")
+        trained_by = runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        assert len(trained_by) == len(load_settings().training.candidates)
+
+        scored = run(project, "inference", **channel, **ENGINE.inference)
+        assert scored.returncode == 0, scored.stdout[-3000:] + scored.stderr[-3000:]
+        path = storage.artifact_path("predictions", f"{PARTITION}.parquet")
+        source = storage.read_parquet(str(project / "data/sample" / f"{PARTITION}.parquet"))
+        assert storage.read_parquet(str(path)).height == source.height
+
+        # Nobody is told twice: one alert for the new champion until here.
+        told = len(slack.bodies)
+        (project / "data/sample/2013-01-30.parquet").write_bytes(b"PAR1 cut off")
+        stopped = run(project, "training", **channel)
+
+    assert stopped.returncode != 0
+    assert "unreadable_file" in stopped.stdout + stopped.stderr
+    assert tracking.require_champion().version == champion.version
+    assert len(runs("attributes.status = 'FAILED'")) == 1
+    [alert] = slack.bodies[told:]
+    assert all(text in json.dumps(json.loads(alert)) for text in ENGINE.alert)
