@@ -12,6 +12,7 @@ import pytest
 from flight_delays import alerts
 from flight_delays.alerts import sender
 from flight_delays.core import errors
+from flight_delays.core.outcomes import Violation
 
 CHANNEL = """
 def configured(): return True
@@ -22,7 +23,7 @@ AddChannel = Callable[[str, str], None]
 
 
 def failure(message: str = "no space left") -> alerts.Event:
-    return alerts.Event.from_exception(
+    return alerts.Event.of_failure(
         OSError(message), pipeline="training", stage="train", partition="2013-01-28", try_number=2
     )
 
@@ -103,11 +104,11 @@ def test_an_undelivered_alert_that_cannot_be_kept_is_logged(
 def test_rejected_data_is_told_apart_from_a_failure_even_behind_an_engines_exception(
     project: Path,
 ) -> None:
-    rejection = errors.DataRejected("2013-01-28", ["min_rows: 3 rows"], "var/report.json")
+    rejection = errors.DataRejected("2013-01-28", [Violation(check="min_rows", detail="3 rows")], "var/report.json")
     wrapped = RuntimeError("task failed")
     wrapped.__cause__ = rejection
     for error in (rejection, wrapped):
-        event = alerts.Event.from_exception(error, stage="validate")
+        event = alerts.Event.of_failure(error, stage="validate")
         assert event.kind == "data_rejected"
         assert "min_rows: 3 rows" in str(event.error)
         assert event.facts["Report"] == "var/report.json"

@@ -17,7 +17,7 @@ from receivers import free_port, silent_server, webhook
 
 
 def failure(message: str = "no space left", **changes: Any) -> alerts.Event:
-    event = alerts.Event.from_exception(
+    event = alerts.Event.of_failure(
         OSError(message),
         pipeline="training",
         stage="train",

@@ -56,7 +56,7 @@ def configure(project: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
 
 
 def failure(message: str = "no space left") -> alerts.Event:
-    return alerts.Event.from_exception(
+    return alerts.Event.of_failure(
         OSError(message), pipeline="training", stage="train", log_url="http://airflow:8080/log?a=1"
     )
 

@@ -15,7 +15,7 @@ import pytest
 from flight_delays.core import tracking
 from flight_delays.core.deadline import EXIT_CODE, deadline
 from flight_delays.core.errors import PipelineError, StageTimeout
-from flight_delays.core.stage import read_records
+from flight_delays.core.records import read_records
 
 # pytest-timeout's usual way takes the alarm that is tested here.
 pytestmark = pytest.mark.timeout(600, method="thread")

@@ -16,7 +16,7 @@ import pytest
 import sandbox
 from flight_delays import pipeline
 from flight_delays.core import stage, storage
-from flight_delays.core.stage import StageRecord
+from flight_delays.core.records import StageRecord
 
 PACKAGE = "flight_delays"
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -33,7 +33,7 @@ LAST_CALLS = [
     ("train", "mlflow.sklearn:save_model"),
     ("select", "os:replace"),
     ("evaluate", "os:replace"),
-    ("promote", "core.tracking:crown"),
+    ("promote", "core.tracking:promote"),
     ("report", "core.tracking:finish"),
 ]
 

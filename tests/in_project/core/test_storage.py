@@ -59,7 +59,7 @@ def test_partitions_and_their_manifest(root: UPath) -> None:
     assert [(file.partition, file.rows) for file in written] == [(day, 2) for day in days]
     assert written[0].fingerprint == written[1].fingerprint
     uri = storage.write_manifest(storage.artifact_path("manifest.json"), written)
-    assert storage.read_manifest(uri) == written
+    assert list(storage.read_manifest(uri)) == written
     assert storage.read_partitions(written).equals(pl.concat([FRAME, FRAME]))
 
 

@@ -21,6 +21,7 @@ from flight_delays.core import settings, tracking
 from flight_delays.core.errors import DataRejected
 from flight_delays.domain.features import STABLE_FEATURES
 from flight_delays.reporting import prometheus
+from flight_delays.reporting.summary import Summary
 from flight_delays.stages.report import report
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -154,7 +155,7 @@ def test_a_scored_day(trained: Trained, gateway: Gateway, monkeypatch: pytest.Mo
     assert by_label(pushed["pipeline_stage_rows"])["score"] == scores["rows"]
     drift = json.loads(UPath(monitor["uri"]).read_text())
     assert by_label(pushed["pipeline_drift_psi"]) == {row["feature"]: row["psi"] for row in drift}
-    share = len(monitor["drifted"]) / len(STABLE_FEATURES)
+    share = len(monitor["drift"]["drifted"]) / len(STABLE_FEATURES)
     assert one(pushed["pipeline_drift_share"]) == share
     assert monitor["live_metrics"]
     assert by_label(pushed["pipeline_live_metric"]) == monitor["live_metrics"]
@@ -177,7 +178,7 @@ def test_rejected_data_leaves_the_last_success_as_it_was(
     assert one(pushed["pipeline_last_run_timestamp_seconds"]) > before
     assert one(pushed["pipeline_last_run_succeeded"]) == 0
     assert by_label(pushed["pipeline_stage_failed"]) == {"ingest": 0, "validate": 1}
-    assert one(pushed["pipeline_validation_violations"]) == len(rejected.value.problems) > 0
+    assert one(pushed["pipeline_validation_violations"]) == len(rejected.value.violations) > 0
 
 
 def test_a_stage_that_only_the_engine_knows_to_have_failed(
@@ -185,21 +186,23 @@ def test_a_stage_that_only_the_engine_knows_to_have_failed(
 ) -> None:
     monkeypatch.setenv(VARIABLE, gateway.url)
 
-    report(trained.run, failed=["group.promoted"])
+    report(trained.run, failed=["promoted"])
 
-    assert by_label(gateway.of("training")["pipeline_stage_failed"])["group.promoted"] == 1
+    assert by_label(gateway.of("training")["pipeline_stage_failed"])["promoted"] == 1
 
 
 def test_what_is_gone_replaces_what_was(trained: Trained, tmp_path: Path) -> None:
     """A limit that was removed, and live metrics without labels, must not keep an alert firing."""
-    settings.load_settings().gates.metrics.clear()
+    trained.run.settings.gates.metrics.clear()
     drift = tmp_path / "drift.json"
-    drift.write_text("[]")
-    monitored = {"uri": f"{drift}", "drifted": [], "live_metrics": {}}
+    drift.write_text('{"features": []}')
+    stable = {"drifted": [], "stable_features": 1, "max_psi": 0.1, "exceeded": False}
+    monitored = {"uri": f"{drift}", "drift": stable, "live_metrics": {}, "retrain": False}
     record = sandbox.records(trained.run)["promote"]
     records = [record.model_copy(update={"stage": "monitor", "result": monitored})]
 
-    registry = prometheus.run_metrics(trained.run, records, [], 0, "")
+    summary = Summary(trained.run, records, [], "")
+    registry = prometheus.run_metrics(summary, sandbox.PRIMARY)
 
     for name in ("pipeline_live_metric", "pipeline_gate_min", "pipeline_gate_max"):
         number = registry.get_sample_value(name, {"metric": sandbox.PRIMARY})
@@ -313,7 +316,8 @@ def test_rules_and_dashboards_show_exactly_what_is_pushed(trained: Trained) -> N
     assert evaluation.result is not None
     compared = evaluation.result | {"champion_metrics": evaluation.result["metrics"]}
     records.append(evaluation.model_copy(update={"result": compared}))
-    registry = prometheus.run_metrics(scored, records, [], 0, "")
+    summary = Summary(scored, records, [], "")
+    registry = prometheus.run_metrics(summary, sandbox.PRIMARY)
     pushed = names(registry, prometheus.project_metrics())
 
     files = [*(DEPLOY / "prometheus").glob("*rules.yml"), *(DEPLOY / "grafana").rglob("*.json")]

@@ -25,9 +25,10 @@ from flight_delays.core.refs import (
     Run,
     ScoresRef,
 )
-from flight_delays.core.stage import StageRecord
+from flight_delays.core.outcomes import DriftVerdict, GateResult, Note, Verdict, Violation
+from flight_delays.core.records import Importance, StageError, StageRecord, ValidationReport
 from flight_delays.domain import problem
-from flight_delays.ml.drift import FeatureDrift
+from flight_delays.ml.drift import DriftTable, FeatureDrift
 from flight_delays.stages.report import report
 from flight_delays.stages.start import start
 from pydantic import BaseModel
@@ -83,7 +84,7 @@ def begin(pipeline: Pipeline) -> Run:
     return start(pipeline, sandbox.PARTITION, key=f"{pipeline}-1")
 
 
-def keep(run: Run, label: str, result: BaseModel | None = None, error: str | None = None) -> None:
+def keep(run: Run, label: str, result: BaseModel | None = None, error: StageError | None = None) -> None:
     """Write the record that a stage would have left."""
     folder = storage.artifact_path("runs", run.key)
     count = len(list(folder.iterdir())) if folder.exists() else 0
@@ -131,16 +132,31 @@ def evaluation(run: Run, **changes: Any) -> EvaluationRef:
         {"target": [0, 1, 1, 0] * 25, "prediction": [n / 100 for n in range(100)]}
     )
     storage.write_parquet(folder / "predictions.parquet", scored)
-    storage.write_text(folder / "importance.json", json.dumps({"distance": 0.02, "temp": -0.001}))
+    importance = Importance(features={"distance": 0.02, "temp": -0.001})
+    storage.write_model(folder / "importance.json", importance)
     storage.write_text(folder / "drift.json", drift_json())
     values: dict[str, Any] = {
         "uri": str(folder),
         "candidate": candidate,
         "metrics": {problem.metrics.PRIMARY: 0.6, "other": 1.0},
-        "decision": "promote",
-        "reasons": ("passed: it is good enough",),
+        "verdict": Verdict(decision="promote", gates=(gate(0.6),)),
     }
     return EvaluationRef(**(values | changes))
+
+
+def gate(limit: float) -> GateResult:
+    """Return how a challenger of 0.6 fares at a gate."""
+    return GateResult(
+        metric="metric", value=0.6, bound="min", limit=limit, passed=limit <= 0.6
+    )
+
+
+def failure(message: str) -> StageError:
+    return StageError(kind="OSError", message=message)
+
+
+def drift_verdict(*drifted: str) -> DriftVerdict:
+    return DriftVerdict(drifted=drifted, stable_features=2, max_psi=0.1, exceeded=bool(drifted))
 
 
 def drift_json() -> str:
@@ -148,7 +164,7 @@ def drift_json() -> str:
         feature="pressure", kind="numeric", psi=2.345, test="ks", statistic=None, p_value=1e-9,
         reference_null_share=0.125, current_null_share=0.5, drifted=True,
     )  # fmt: skip
-    return json.dumps([row.model_dump(mode="json")])
+    return DriftTable(features=(row,)).model_dump_json()
 
 
 def test_a_promoted_challenger(run: Run) -> None:
@@ -161,7 +177,7 @@ def test_a_promoted_challenger(run: Run) -> None:
     keep(
         run,
         "promote",
-        PromotionRef(promoted=True, champion_version=3, previous_version=2, reasons=done.reasons),
+        PromotionRef(promoted=True, champion_version=3, previous_version=2, verdict=done.verdict),
     )
 
     result = report(run)
@@ -171,7 +187,7 @@ def test_a_promoted_challenger(run: Run) -> None:
     assert result.failed_stages == ()
     for text in (
         "Promoted linear is champion, as version 3; version 2 was.",
-        "passed it is good enough",
+        "passed metric 0.6000, at least 0.6 needed",
         "1,200 rows read 1,150 valid 50 quarantined",
         "C=0.1235",
         "distance 0.0200 temp -0.0010",
@@ -189,7 +205,7 @@ def test_a_promoted_challenger(run: Run) -> None:
 def test_mlflow_gets_the_page_the_times_and_the_rows(run: Run) -> None:
     keep(run, "ingest", dataset())
     keep(run, "promote", PromotionRef(
-        promoted=False, champion_version=None, previous_version=None, reasons=()
+        promoted=False, champion_version=None, previous_version=None, verdict=Verdict(decision="keep")
     ))  # fmt: skip
 
     result = report(run)
@@ -205,15 +221,19 @@ def test_mlflow_gets_the_page_the_times_and_the_rows(run: Run) -> None:
 
 def test_a_champion_that_was_kept(run: Run) -> None:
     primary = problem.metrics.PRIMARY
-    reasons = ("failed: it is worse", "passed: it is good enough", "note: it is late")
+    verdict = Verdict(
+        decision="keep",
+        gates=(gate(0.5), gate(0.7)),
+        notes=(Note(kind="champion_saw_holdout", until=sandbox.PARTITION),),
+    )
     done = evaluation(
-        run, champion_version=2, champion_metrics={primary: 0.7}, decision="keep", reasons=reasons
+        run, champion_version=2, champion_metrics={primary: 0.7}, verdict=verdict
     )
     keep(run, "evaluate", done)
     keep(
         run,
         "promote",
-        PromotionRef(promoted=False, champion_version=2, previous_version=1, reasons=reasons),
+        PromotionRef(promoted=False, champion_version=2, previous_version=1, verdict=verdict),
     )
 
     page = read(report(run))
@@ -221,41 +241,47 @@ def test_a_champion_that_was_kept(run: Run) -> None:
     assert "Champion kept Version 2 stays." in page.text
     assert f"{primary} 0.6000 0.7000 -0.1000" in page.text
     assert "other 1 – –" in page.text  # noqa: RUF001
-    assert "failed it is worse passed it is good enough note it is late" in page.text
+    assert "failed metric 0.6000, at least 0.7 needed passed metric 0.6000, at least" in page.text
+    assert f"note the champion learned from partitions up to {sandbox.PARTITION}" in page.text
 
 
 def test_a_failed_stage(run: Run) -> None:
     keep(run, "ingest", dataset())
-    keep(run, "train-linear", error=f"OSError: no space left {HOSTILE}")
+    keep(run, "train-linear", error=failure(f"no space left {HOSTILE}"))
 
-    result = report(run, failed=["window.train_1", "window.select"])
+    result = report(run, failed=["train", "select"])
 
     page = read(result)
     assert not result.succeeded
-    # The engine's window.train_1 is the record's train-linear: named once, with its error.
-    assert result.failed_stages == ("train-linear", "window.select")
+    # The engine's train is the record's train-linear: named once, with its error.
+    assert result.failed_stages == ("train-linear", "select")
     assert status(run) == "FAILED"
-    assert "Failed In train-linear, window.select." in page.text
+    assert "Failed In train-linear, select." in page.text
     assert f"OSError: no space left {HOSTILE}" in page.text
-    assert "never started: window.select" in page.text
+    assert "never started: select" in page.text
 
 
 def test_rejected_data(run: Run) -> None:
-    error = DataRejected("2013-01-28", [f"null_target: {HOSTILE}", "too_few_rows: 3"], "report")
+    violations = [
+        Violation(check="null_target", detail=HOSTILE),
+        Violation(check="too_few_rows", detail="3"),
+    ]
+    error = DataRejected("2013-01-28", violations, "report")
     keep(run, "ingest", dataset())
-    keep(run, "validate", error=f"DataRejected: {error}")
+    keep(run, "validate", error=StageError.of(error))
     day = {
         "partition": "2013-01-28",
         "rows": 1_200,
         "quarantined": 7,
-        "problems": error.problems,
+        "violations": violations,
         "failed_checks": {HOSTILE: 7},
         "first_invalid_rows": [
             {"carrier": HOSTILE, "temp": 0.1 + 0.2, "failed_checks": ["a", "b"]}
         ],
     }
+    days = [day, day | {"quarantined": 0, "violations": []}]
     path = storage.artifact_path("validation", f"{run.partition}", "raw.json")
-    storage.write_text(path, json.dumps([day, day | {"quarantined": 0, "problems": []}]))
+    storage.write_model(path, ValidationReport.model_validate({"partitions": days}))
 
     result = report(run)
 
@@ -283,7 +309,9 @@ def test_a_scored_partition(home: Path) -> None:
     keep(
         run,
         "monitor",
-        MonitorRef(uri=uri, drifted=(), live_metrics={"other": 0.5}, retrain=False, reasons=()),
+        MonitorRef(
+            uri=uri, drift=drift_verdict(), live_metrics={"other": 0.5}, retrain=False
+        ),
     )
 
     page = read(report(run))
@@ -301,20 +329,20 @@ def test_a_partition_that_drifted(home: Path) -> None:
         run,
         "monitor",
         MonitorRef(
-            uri=uri, drifted=("pressure",), live_metrics={}, retrain=True, reasons=("it moved",)
+            uri=uri, drift=drift_verdict("pressure"), live_metrics={}, retrain=True
         ),
     )
 
     page = read(report(run))
 
     assert "A new model is needed" in page.text
-    assert "it moved" in page.text
+    assert "1 of 2 stable features drifted: pressure" in page.text
     assert "No labels for stored predictions yet." in page.text
 
 
 def test_the_page_loads_nothing_and_runs_nothing(run: Run) -> None:
     keep(run, "evaluate", evaluation(run))
-    keep(run, "promote", error=HOSTILE)
+    keep(run, "promote", error=failure(HOSTILE))
 
     result = report(run)
 
@@ -327,7 +355,7 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Run) -> None:
 
 def test_secrets_in_an_error_stay_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PASSWORD", "hunter2hunter2")
-    keep(run, "ingest", error="OSError: s3://me:hunter2hunter2@bucket refused")
+    keep(run, "ingest", error=StageError.of(OSError("s3://me:hunter2hunter2@bucket refused")))
 
     result = report(run)
 
@@ -344,7 +372,7 @@ def test_reporting_again_gives_the_same_page(run: Run) -> None:
 def test_without_mlflow_the_page_is_written_all_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(run, "ingest", error="ConnectionError: MLflow is away")
+    keep(run, "ingest", error=failure("ConnectionError: MLflow is away"))
 
     def away() -> None:
         raise ConnectionError("MLflow is away")

@@ -84,10 +84,10 @@ def test_the_report_names_rows_and_columns(trained: Trained, source: Path) -> No
         raw = ingest(run)
         with pytest.raises(DataRejected) as caught:
             validate(run, raw)
-        (*good, bad) = json.loads(Path(caught.value.report_uri).read_text())
+        (*good, bad) = json.loads(Path(caught.value.report_uri).read_text())["partitions"]
         file = storage.read_manifest(raw.uri)[-1].fingerprint + ".parquet"
         quarantined = storage.read_parquet(str(storage.artifact_path("quarantine", f"{DAY}", file)))
-    assert [day["problems"] for day in good] == [[]] * 4
+    assert [day["violations"] for day in good] == [[]] * 4
     assert bad["partition"] == f"{DAY}"
     assert bad["quarantined"] == quarantined.height == 93
     ((check, count),) = bad["failed_checks"].items()
@@ -195,7 +195,7 @@ def test_a_broken_csv_is_rejected(
         run = start("training", DAY)
         with pytest.raises(DataRejected) as caught:
             validate(run, ingest(run))
-    assert caught.value.problems[0].startswith(problem)
+    assert str(caught.value.violations[0]).startswith(problem)
 
 
 def test_one_number_of_a_csv_that_does_not_fit_is_a_bad_row(trained: Trained, source: Path) -> None:

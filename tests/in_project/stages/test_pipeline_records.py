@@ -80,8 +80,8 @@ def test_a_rerun_changes_nothing(trained: Trained) -> None:
     after = EvaluationRef.model_validate(sandbox.result(again, "evaluate"))
     assert after.metrics == before.metrics
     assert after.candidate.fingerprint == before.candidate.fingerprint
-    assert after.decision == "keep"
-    assert after.reasons == ("this very model already is the champion",)
+    assert after.verdict.decision == "keep"
+    assert [note.kind for note in after.verdict.notes] == ["already_champion"]
     assert sandbox.registry() == sandbox.Registry(versions=[1], champion=1, previous=None)
     assert sandbox.temporary_files() == []
 
@@ -98,8 +98,8 @@ def test_without_more_data_a_failed_gate_keeps_the_champion(small: Path, tmp_pat
     with sandbox.enter(small, variables):
         run = pipeline.execute("training")
     assert run.partition == sandbox.PARTITION
-    assert sandbox.result(run, "evaluate")["decision"] == "keep"
-    assert "evaluate-2" not in sandbox.records(run)
+    assert sandbox.result(run, "evaluate")["verdict"]["decision"] == "keep"
+    assert "evaluate-wider" not in sandbox.records(run)
 
 
 def test_a_run_that_cannot_start_is_alerted(small: Path, tmp_path: Path, inbox: Inbox) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from flight_delays import definitions
 from flight_delays.core.checks import Check
 from flight_delays.orchestration.dagster import checks
 from receivers import free_port, webhook
