@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..core.logs import get_logger
-from .metrics import Metrics
+from .telemetry import Telemetry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,9 +17,9 @@ log = get_logger(__name__)
 class Observe:
     """ASGI middleware; a route that does not exist counts as `other`."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
-        self._metrics = metrics
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; the server calls this."""
@@ -40,6 +40,6 @@ class Observe:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, status).inc()
-            self._metrics.seconds.labels(route).observe(seconds)
+            self._telemetry.requests.labels(route, status).inc()
+            self._telemetry.seconds.labels(route).observe(seconds)
             log.debug("%s %s %d %.1f ms", scope["method"], scope["path"], status, 1000 * seconds)

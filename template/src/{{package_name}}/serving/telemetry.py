@@ -19,8 +19,8 @@ from .champion import Champion, Follower
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Metrics:
-    """The service's metrics, in a registry of their own."""
+class Telemetry:
+    """Counters and gauges of the service, in a registry of their own."""
 
     def __init__(self, follower: Follower) -> None:
         self._registry = CollectorRegistry()
