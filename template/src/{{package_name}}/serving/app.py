@@ -13,10 +13,9 @@ from . import pages
 from .cache import Cache
 from .champion import Follower
 from .guards import token_check
-from .observe import Observe
 from .prediction import Predictions
 from .settings import ServingSettings
-from .telemetry import Telemetry
+from .telemetry import Observe, Telemetry
 
 
 def create_app(settings: ServingSettings) -> FastAPI:

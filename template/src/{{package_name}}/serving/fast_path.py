@@ -3,8 +3,8 @@
 Without either, one row costs 32 ms of CPU where MLflow's server takes 14 (1.0 times its requests
 a second), 1,000 rows 41 and 27 ms (1.6 times). Rows that pydantic has checked are not checked again
 by Pandera, which takes 18 ms however few they are: 12 and 20 ms. A model is given arrays, which
-spares it 4 ms of data frames: 5 and 14 ms (3.5 times each). Each gives what the plain way gives, and
-the plain way is taken wherever that is not certain.
+spares it 4 ms of data frames: 5 and 14 ms (3.5 times each). Each gives what the plain way gives,
+and the plain way is taken wherever that is not certain.
 """
 
 from __future__ import annotations

@@ -76,20 +76,21 @@ class Answer(BaseModel):
     predictions: list[_PREDICTION]
 
 
-Responses = dict[int | str, dict[str, Any]]
-READY_RESPONSES: Responses = {503: {"model": Refusal, "description": "No champion yet"}}
-PREDICT_RESPONSES: Responses = {
+_REFUSED = {
+    400: "The body is not JSON",
+    401: "The token is missing or wrong",
+    413: "The body is too large, or has too many rows",
+    415: "The body is not announced as JSON",
+    503: "No champion is loaded yet",
+    504: "The request took too long",
+}
+READY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    503: {"model": Refusal, "description": _REFUSED[503]}
+}
+PREDICT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Answer, "description": "A prediction for each row, in their order"},
-    400: {"model": Refusal, "description": "The body is not JSON"},
-    401: {"model": Refusal, "description": "The token is missing or wrong"},
-    413: {"model": Refusal, "description": "The body is too large, or has too many rows"},
-    415: {"model": Refusal, "description": "The body is not announced as JSON"},
-    422: {
-        "model": Rejection,
-        "description": "Rows break the data contract; nothing was predicted",
-    },
-    503: {"model": Refusal, "description": "No champion is loaded yet"},
-    504: {"model": Refusal, "description": "The request took too long"},
+    422: {"model": Rejection, "description": "Rows break the contract; nothing was predicted"},
+    **{status: {"model": Refusal, "description": text} for status, text in _REFUSED.items()},
 }
 
 
