@@ -43,7 +43,7 @@ import json, sys
 from pathlib import Path
 import polars as pl
 from flight_delays.domain.features import FEATURES, features
-from flight_delays.serving.openapi import as_json
+from flight_delays.serving.rows import as_json
 
 folder = Path(sys.argv[1])
 days = [pl.read_parquet(path) for path in sorted(Path("data/sample").glob("*.parquet"))[:7]]

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from flight_delays.serving.app import create_app
 from flight_delays.serving.cache import Description
 from flight_delays.serving.champion import Champion
-from flight_delays.serving.openapi import as_json
+from flight_delays.serving.rows import as_json
 from flight_delays.serving.settings import ServingSettings
 from hostile_examples import examples
 from hypothesis import HealthCheck, given

@@ -104,7 +104,9 @@ def test_an_undelivered_alert_that_cannot_be_kept_is_logged(
 def test_rejected_data_is_told_apart_from_a_failure_even_behind_an_engines_exception(
     project: Path,
 ) -> None:
-    rejection = errors.DataRejected("2013-01-28", [Violation(check="min_rows", detail="3 rows")], "var/report.json")
+    rejection = errors.DataRejected(
+        "2013-01-28", [Violation(check="min_rows", detail="3 rows")], "var/report.json"
+    )
     wrapped = RuntimeError("task failed")
     wrapped.__cause__ = rejection
     for error in (rejection, wrapped):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sandbox
 from flight_delays import pipeline
-from flight_delays.core import settings, tracking
+from flight_delays.core import tracking
 from flight_delays.core.errors import DataRejected
 from flight_delays.domain.features import STABLE_FEATURES
 from flight_delays.reporting import prometheus

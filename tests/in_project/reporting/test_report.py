@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -14,6 +13,8 @@ import pytest
 import sandbox
 from flight_delays.core import storage, tracking
 from flight_delays.core.errors import DataRejected
+from flight_delays.core.outcomes import DriftVerdict, GateResult, Note, Verdict, Violation
+from flight_delays.core.records import Importance, StageError, StageRecord, ValidationReport
 from flight_delays.core.refs import (
     CandidateRef,
     DatasetRef,
@@ -25,8 +26,6 @@ from flight_delays.core.refs import (
     Run,
     ScoresRef,
 )
-from flight_delays.core.outcomes import DriftVerdict, GateResult, Note, Verdict, Violation
-from flight_delays.core.records import Importance, StageError, StageRecord, ValidationReport
 from flight_delays.domain import problem
 from flight_delays.ml.drift import DriftTable, FeatureDrift
 from flight_delays.stages.report import report
@@ -84,7 +83,9 @@ def begin(pipeline: Pipeline) -> Run:
     return start(pipeline, sandbox.PARTITION, key=f"{pipeline}-1")
 
 
-def keep(run: Run, label: str, result: BaseModel | None = None, error: StageError | None = None) -> None:
+def keep(
+    run: Run, label: str, result: BaseModel | None = None, error: StageError | None = None
+) -> None:
     """Write the record that a stage would have left."""
     folder = storage.artifact_path("runs", run.key)
     count = len(list(folder.iterdir())) if folder.exists() else 0
@@ -146,9 +147,7 @@ def evaluation(run: Run, **changes: Any) -> EvaluationRef:
 
 def gate(limit: float) -> GateResult:
     """Return how a challenger of 0.6 fares at a gate."""
-    return GateResult(
-        metric="metric", value=0.6, bound="min", limit=limit, passed=limit <= 0.6
-    )
+    return GateResult(metric="metric", value=0.6, bound="min", limit=limit, passed=limit <= 0.6)
 
 
 def failure(message: str) -> StageError:
@@ -226,9 +225,7 @@ def test_a_champion_that_was_kept(run: Run) -> None:
         gates=(gate(0.5), gate(0.7)),
         notes=(Note(kind="champion_saw_holdout", until=sandbox.PARTITION),),
     )
-    done = evaluation(
-        run, champion_version=2, champion_metrics={primary: 0.7}, verdict=verdict
-    )
+    done = evaluation(run, champion_version=2, champion_metrics={primary: 0.7}, verdict=verdict)
     keep(run, "evaluate", done)
     keep(
         run,
@@ -309,9 +306,7 @@ def test_a_scored_partition(home: Path) -> None:
     keep(
         run,
         "monitor",
-        MonitorRef(
-            uri=uri, drift=drift_verdict(), live_metrics={"other": 0.5}, retrain=False
-        ),
+        MonitorRef(uri=uri, drift=drift_verdict(), live_metrics={"other": 0.5}, retrain=False),
     )
 
     page = read(report(run))
@@ -328,9 +323,7 @@ def test_a_partition_that_drifted(home: Path) -> None:
     keep(
         run,
         "monitor",
-        MonitorRef(
-            uri=uri, drift=drift_verdict("pressure"), live_metrics={}, retrain=True
-        ),
+        MonitorRef(uri=uri, drift=drift_verdict("pressure"), live_metrics={}, retrain=True),
     )
 
     page = read(report(run))

@@ -27,7 +27,7 @@ import sandbox
 from flight_delays.cli.score_file import score_file
 from flight_delays.core import tracking
 from flight_delays.core.refs import CandidateRef
-from flight_delays.serving.openapi import as_json
+from flight_delays.serving.rows import as_json
 from mlflow.server import app as mlflow_app
 from mlflow.server import handlers
 from mlflow.server.constants import BACKEND_STORE_URI_ENV_VAR
@@ -223,7 +223,7 @@ def test_a_nullable_field_may_be_left_out(service: Service, rows: list[dict[str,
     assert "predictions" in answers[0]
 
 
-def test_problems_name_row_and_field_all_at_once(
+def test_violations_name_row_and_field_all_at_once(
     service: Service, rows: list[dict[str, Any]]
 ) -> None:
     bad = [dict(row) for row in rows[:4]]
@@ -233,22 +233,22 @@ def test_problems_name_row_and_field_all_at_once(
     before = service.counted("serving_rows_rejected_total")
     answer = service.predict(bad)
     assert answer.status_code == 422
-    assert "4 problems in 3 rows" in answer.json()["detail"]
-    found = {(one["row"], one["field"]): one for one in answer.json()["problems"]}
-    assert found.keys() == {(1, "carrier"), (1, "distance"), (2, "origin"), (3, "date")}
-    assert found[1, "carrier"]["value"] == "??"
-    assert found[1, "carrier"]["problem"].startswith("isin(")
-    assert found[2, "origin"]["problem"] == "is missing"
+    assert "4 violations in 3 rows" in answer.json()["detail"]
+    named = {(one["row"], one["field"]): one for one in answer.json()["violations"]}
+    assert named.keys() == {(1, "carrier"), (1, "distance"), (2, "origin"), (3, "date")}
+    assert named[1, "carrier"]["value"] == "??"
+    assert named[1, "carrier"]["rule"].startswith("Input should be '9E', 'AA'")
+    assert named[2, "origin"]["rule"] == "Field required"
     assert service.counted("serving_rows_rejected_total") == before + 3
 
 
-def test_very_many_problems_are_counted_and_cut(
+def test_very_many_violations_are_counted_and_cut(
     service: Service, rows: list[dict[str, Any]]
 ) -> None:
     answer = service.predict([{**row, "distance": "far"} for row in rows[:300]])
     assert answer.status_code == 422
-    assert "300 problems in 300 rows; the first 100 are listed" in answer.json()["detail"]
-    assert len(answer.json()["problems"]) == 100
+    assert "300 violations in 300 rows; the first 100 are listed" in answer.json()["detail"]
+    assert len(answer.json()["violations"]) == 100
 
 
 @pytest.mark.parametrize("path", ["/predict", "/model"])
@@ -278,8 +278,8 @@ JSON = {"Content-Type": "application/json"}
     [
         (b"", JSON, 400),
         (b'{"rows": [', JSON, 400),
-        (b'{"rows": [{"temp": NaN}]}', JSON, 400),
-        (b'{"rows": [{"temp": Infinity}]}', JSON, 400),
+        (b'{"rows": [{"temp": NaN}]}', JSON, 422),
+        (b'{"rows": [{"temp": Infinity}]}', JSON, 422),
         (b"\xff\xfe\x00", JSON, 400),
         (b"[" * 200_000, JSON, 400),
         (b'{"rows": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", JSON, 400),
@@ -321,6 +321,8 @@ def test_a_bad_body_is_refused_with_a_sentence(
         ("distance", None),
         ("temp", 1e39),
         ("temp", 1e300),
+        ("temp", float("nan")),
+        ("temp", float("inf")),
         ("temp", [1.0]),
         ("temp", False),
         ("carrier", 7),
@@ -338,8 +340,8 @@ def test_a_bad_value_is_named(
     body = json.dumps({"rows": [rows[0], {**rows[1], field: value}]})
     answer = service.client.post("/predict", content=body, headers=JSON)
     assert answer.status_code == 422
-    (problem,) = answer.json()["problems"]
-    assert (problem["row"], problem["field"]) == (1, field)
+    (violation,) = answer.json()["violations"]
+    assert (violation["row"], violation["field"]) == (1, field)
     assert len(answer.text) < 1_000
 
 
@@ -380,18 +382,18 @@ def test_metrics_count_what_happened(service: Service, rows: list[dict[str, Any]
 
 
 def test_the_documentation_has_a_row_that_can_be_sent(service: Service) -> None:
-    def example() -> Any:
-        page = service.client.get("/openapi.json").json()
-        body = page["paths"]["/predict"]["post"]["requestBody"]
-        return body["content"]["application/json"].get("example")
-
-    wait_for(lambda: example() is not None, service)
-    assert service.client.post("/predict", json=example()).status_code == 200
-    row = service.client.get("/openapi.json").json()["components"]["schemas"]["Row"]
+    page = service.client.get("/openapi.json").json()
+    body = page["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert service.client.post("/predict", json=body["example"]).status_code == 200
+    row = body["schema"]["properties"]["rows"]["items"]
     assert row["properties"]["origin"]["enum"] == ["EWR", "JFK", "LGA"]
-    assert row["properties"]["temp"]["type"] == ["number", "null"]
+    assert [kind["type"] for kind in row["properties"]["temp"]["anyOf"]] == ["number", "null"]
     assert "temp" not in row["required"]
     assert "origin" in row["required"]
+    assert page["components"]["schemas"]["Answer"]["properties"].keys() == {
+        "model_version",
+        "predictions",
+    }
 
 
 def test_model_page_describes_the_champion(service: Service) -> None:

@@ -1,11 +1,12 @@
-"""The service's parts without a server: gate, batches, cache, time limit, settings."""
+"""The service's parts without a server: rows, fast path, cache, time limit, settings."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import pytest
 import sandbox
 from fastapi import FastAPI
 from flight_delays.core import tracking
-from flight_delays.core.errors import SettingsError
+from flight_delays.core.errors import BadInput, SettingsError
 from flight_delays.domain import problem
 from flight_delays.domain.features import FEATURES, features
+from flight_delays.serving import rows
 from flight_delays.serving.app import create_app
-from flight_delays.serving.batcher import MOST_ROWS, Batcher
 from flight_delays.serving.cache import (
     Cache,
     Description,
@@ -30,111 +31,136 @@ from flight_delays.serving.cache import (
     registry_address,
 )
 from flight_delays.serving.champion import Champion
-from flight_delays.serving.direct import predictor
-from flight_delays.serving.gate import gate
-from flight_delays.serving.openapi import as_json
+from flight_delays.serving.fast_path import predictor
+from flight_delays.serving.row_model import row_model
+from flight_delays.serving.rows import as_json
 from flight_delays.serving.settings import (
     ServingSettings,
     load_serving_settings,
 )
+from flight_delays.stages.validate import check_rows
 from numpy.typing import NDArray
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sandbox import Trained
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 CONTRACT = pa.DataFrameSchema(
     {
-        "name": pa.Column(pl.String, [pa.Check.isin(["a", "b"]), pa.Check.str_length(1, 1)]),
-        "code": pa.Column(pl.String, pa.Check.str_matches("[A-Z]{2}$"), nullable=True),
-        "count": pa.Column(pl.Int16, [pa.Check.gt(0), pa.Check.in_range(1, 9)]),
-        "share": pa.Column(pl.Float32, pa.Check.le(1, ignore_na=False), nullable=True),
+        "name": pa.Column(pl.String, pa.Check.isin(["a", "b"])),
+        "a code": pa.Column(
+            pl.String,
+            [pa.Check.str_matches("[A-Z]{2}$"), pa.Check.str_length(2, 2)],
+            nullable=True,
+        ),
+        "count": pa.Column(pl.Int16, [pa.Check.gt(0), pa.Check.in_range(1, 9, include_max=False)]),
+        "model_config": pa.Column(pl.Float32, pa.Check.le(0.1), nullable=True),
+        "yes": pa.Column(pl.Boolean),
+        "level": pa.Column(pl.Enum(["low", "high"])),
+        "at": pa.Column(pl.Datetime("ns")),
+        "late": pa.Column(pl.Int8, nullable=True),
     },
-    unique=["name", "count"],
-    strict="filter",
 )
-GOOD: dict[str, Any] = {"name": "a", "code": "XY", "count": 3, "share": 0.5}
+GOOD: dict[str, Any] = {
+    "name": "a", "a code": "XY", "count": 3, "model_config": 0.1,
+    "yes": True, "level": "low", "at": "2013-01-28T06:15:00",
+}  # fmt: skip
 
 
-def frame(*rows: dict[str, Any]) -> pl.DataFrame:
-    schema = {"name": pl.String, "code": pl.String, "count": pl.Int16, "share": pl.Float32}
-    return pl.DataFrame([{**GOOD, **row} for row in rows], schema=schema)
+def test_a_row_is_read_with_the_types_of_the_contract() -> None:
+    model = row_model(CONTRACT, label="late")
+    others = {"a code": None, "count": 7.0, "model_config": 0}
+    rows = [model.type.model_validate_json(json.dumps(GOOD | more)) for more in ({}, others)]
+    frame = model.frame(rows)
+    assert model.complete
+    assert frame.schema == {
+        name: column.dtype.type for name, column in CONTRACT.columns.items() if name != "late"
+    }
+    assert frame["count"].to_list() == [3, 7]
+    assert frame["at"].to_list() == [datetime(2013, 1, 28, 6, 15)] * 2
+    CONTRACT.validate(frame.with_columns(late=pl.lit(None, pl.Int8)))
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "bad",
     [
-        frame({}),
-        frame({}, {"count": 4}, {"name": "b"}),
-        frame({"code": None}),
-        frame({"name": "c"}),
-        frame({"name": None}),
-        frame({"code": "xXY"}),
-        frame({"count": 0}),
-        frame({"count": None}),
-        frame({"count": 10}, {}),
-        frame({"share": 2.0}),
-        frame({"share": None}),
-        frame({"share": float("nan")}),
-        frame({}, {}),
+        {"name": "c"},
+        {"name": None},
+        {"a code": "xXY"},
+        {"a code": "XYZ"},
+        {"count": 0},
+        {"count": 9},
+        {"count": 70_000},
+        {"count": True},
+        {"count": "3"},
+        {"count": 2.5},
+        {"model_config": 0.2},
+        {"model_config": -1e39},
+        {"model_config": float("nan")},
+        {"yes": 1},
+        {"level": "middle"},
+        {"at": 1_359_353_700},
+        {"at": "3013-01-28T06:15:00"},
+        {"at": "2013-01-28T06:15:00Z"},
     ],
 )
-def test_gate_agrees_with_the_contract(rows: pl.DataFrame) -> None:
-    keeps = gate(CONTRACT)
-    assert keeps is not None
-    try:
-        CONTRACT.validate(rows, lazy=True)
-    except pa.errors.SchemaErrors:
-        assert not keeps(rows)
-    else:
-        assert keeps(rows)
+def test_a_bad_value_is_refused_by_its_field(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        row_model(CONTRACT, label="late").type.model_validate_json(json.dumps(GOOD | bad))
+    assert {error["loc"][0] for error in caught.value.errors()} == bad.keys()
 
 
 @pytest.mark.parametrize(
-    "check",
+    "column",
     [
-        pa.Check(lambda value: value > 0, element_wise=True),
-        pa.Check(lambda data: data.lazyframe.collect()[data.key].len() > 1),
+        pa.Column(pl.Int16, pa.Check(lambda data: data.lazyframe.select(pl.col(data.key) > 1))),
+        pa.Column(pl.Int16, pa.Check(lambda value: value > 0, element_wise=True)),
+        pa.Column(pl.Int16, pa.Check.isin([1, 2])),
+        pa.Column(pl.Int16, pa.Check.gt(0.5)),
+        pa.Column(pl.Int16, pa.Check.gt(0, raise_warning=True)),
+        pa.Column(pl.Int16, pa.Check.gt(0, ignore_na=False), nullable=True),
+        pa.Column(pl.Int16, [pa.Check.gt(0), pa.Check.gt(5)]),
+        pa.Column(pl.Int16, unique=True),
+        pa.Column(pl.Float32, pa.Check.lt(1)),
+        pa.Column(pl.Date, pa.Check.gt(date(2013, 1, 1))),
+        pa.Column(pl.String, pa.Check.str_contains("x")),
+        pa.Column(pl.String, [pa.Check.str_length(1, 1), pa.Check.isin(["a", "bb"])]),
     ],
 )
-def test_gate_leaves_what_is_no_expression_to_the_contract(check: pa.Check) -> None:
-    assert gate(pa.DataFrameSchema({"count": pa.Column(pl.Int16, check)})) is None
-    assert gate(pa.DataFrameSchema({"count": pa.Column(pl.Int16, unique=True)})) is None
+def test_rules_that_pydantic_might_judge_otherwise_are_left_to_pandera(column: pa.Column) -> None:
+    assert not row_model(pa.DataFrameSchema({"x": column}), label="y").complete
 
 
-def test_requests_that_wait_are_predicted_together() -> None:
-    calls: list[int] = []
-    entered, free = threading.Event(), threading.Event()
+def test_a_column_that_json_cannot_say_is_refused() -> None:
+    contract = pa.DataFrameSchema({"x": pa.Column(pl.Binary)})
+    with pytest.raises(BadInput, match="'x'"):
+        row_model(contract, label="y")
 
-    def predict(rows: pl.DataFrame) -> NDArray[np.float64]:
-        calls.append(rows.height)
-        if len(calls) == 1:
-            entered.set()
-            assert free.wait(60)
-        if rows["x"].max() == 6:
-            raise ValueError("six")
-        return rows["x"].to_numpy() * 2.0
 
-    batcher = Batcher(predict)
-    with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(batcher, pl.DataFrame({"x": [1]}))
-        assert entered.wait(60)
-        others = [pool.submit(batcher, pl.DataFrame({"x": [x, x]})) for x in range(2, 7)]
-        large = pool.submit(batcher, pl.DataFrame({"x": [0] * MOST_ROWS}))
-        while len(batcher._waiting) < 6:
-            threading.Event().wait(0.01)
-        free.set()
-        assert first.result(60).tolist() == [2]
-        for x, other in zip(range(2, 6), others, strict=False):
-            assert other.result(60).tolist() == [2 * x, 2 * x]
-        with pytest.raises(ValueError, match="six"):
-            others[-1].result(60)
-        assert large.result(60).shape == (MOST_ROWS,)
-    # The one that failed was tried with the others, and then each alone.
-    assert sorted(calls) == [1, 2, 2, 2, 2, 2, 10, MOST_ROWS]
+@pytest.mark.parametrize("complete", [True, False])
+def test_pandera_has_the_last_word(complete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def check(frame: pl.DataFrame, *limits: Any, **options: Any) -> Any:
+        asked.append(frame.height)
+        return check_rows(frame, *limits, **options)
+
+    monkeypatch.setattr(rows, "check_rows", check)
+    monkeypatch.setattr(rows, "ROW", dataclasses.replace(rows.ROW, complete=complete))
+    reader = rows.RowReader(5)
+    good, other = as_json(sandbox.sample().head(2))
+    reader.read(json.dumps({"rows": [good, other]}).encode())
+    assert asked == ([] if complete else [2])
+    # The same row twice, beside one that cannot be read.
+    with pytest.raises(rows.RowsRejected) as caught:
+        reader.read(json.dumps({"rows": [good, {}, good]}).encode())
+    assert {violation.row for violation in caught.value.violations} == {0, 1, 2}
+    with pytest.raises(rows.RowsRejected, match="2 violations"):
+        reader.read(json.dumps({"rows": [good, good]}).encode())
+    assert asked[-2:] == [2, 2]
 
 
 def pipeline(*more: Any, **options: Any) -> tuple[Any, pl.DataFrame]:
@@ -163,13 +189,13 @@ def through_pandas(model: Any, rows: pl.DataFrame) -> list[float]:
 
 
 def test_a_model_predicts_the_same_without_its_data_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, rows = pipeline()
-    rows = rows.drop_nulls("color")
-    expected = through_pandas(model, rows)
-    predict = predictor(model, rows.head(3))
+    model, frame = pipeline()
+    frame = frame.drop_nulls("color")
+    expected = through_pandas(model, frame)
+    predict = predictor(model, frame.head(3))
     monkeypatch.delattr(pl.DataFrame, "to_pandas")
-    assert predict(rows).tolist() == expected
-    assert predict(rows.head(1)).tolist() == expected[:1]
+    assert predict(frame).tolist() == expected
+    assert predict(frame.head(1)).tolist() == expected[:1]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +206,7 @@ def test_a_model_predicts_the_same_without_its_data_frames(monkeypatch: pytest.M
         ((("whole", StandardScaler(), ["n", "x"]),), {}, {}),
         ((("place", StandardScaler(), [0]),), {}, {}),
         ((), {"transformer_weights": {"numbers": 2.0}}, {}),
+        ((("named", FunctionTransformer(lambda part: part[["n"]] * 2), ["n"]),), {}, {}),
         ((), {}, {"color": pl.lit(None, pl.String)}),
         ((), {}, {"y": pl.col("y").cast(pl.Float64)}),
         ((), {}, {"color": pl.col("color").cast(pl.Categorical)}),
@@ -188,15 +215,17 @@ def test_a_model_predicts_the_same_without_its_data_frames(monkeypatch: pytest.M
 def test_what_must_go_through_a_data_frame_does(
     more: tuple[Any, ...], options: dict[str, Any], change: dict[str, pl.Expr]
 ) -> None:
-    model, rows = pipeline(*more, **options)
-    rows = rows.with_columns(**change)
-    assert predictor(model)(rows).tolist() == through_pandas(model, rows)
+    model, frame = pipeline(*more, **options)
+    predict = predictor(model, frame.drop_nulls("color").head(3))
+    frame = frame.with_columns(**change)
+    assert predict(frame).tolist() == through_pandas(model, frame)
 
 
 def test_the_champion_predicts_the_same_without_data_frames(trained: Trained) -> None:
     model = tracking.load_model(f"models:/{tracking.model_name()}/1")
-    rows = features(sandbox.sample()).select(FEATURES)
-    assert predictor(model)(rows).tolist() == through_pandas(model, rows)
+    frame = features(sandbox.sample()).select(FEATURES)
+    predict = predictor(model, frame.head(3))
+    assert predict(frame).tolist() == through_pandas(model, frame)
 
 
 @pytest.fixture

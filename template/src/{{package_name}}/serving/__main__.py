@@ -37,7 +37,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Transformers are given arrays on purpose, see `direct`.
+    # Transformers are given arrays on purpose, see `fast_path`.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     # Requests come side by side; a call's own threads would only wait for each other.
     threadpool_limits(1)

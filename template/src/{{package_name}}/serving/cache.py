@@ -77,9 +77,9 @@ class Cache:
         temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
         try:
             address = f"models:/{version.name}/{version.version}"
-            found = mlflow.artifacts.download_artifacts(address, dst_path=str(temporary))
+            files = mlflow.artifacts.download_artifacts(address, dst_path=str(temporary))
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(found, target)
+            os.replace(files, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target

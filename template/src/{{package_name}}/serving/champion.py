@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,8 @@ from ..core.errors import NoChampion
 from ..core.logs import get_logger
 from ..core.redact import redact
 from ..domain.features import FEATURES
-from .batcher import Batcher
 from .cache import Cache, Description, NotCached, key_of, registry_address
-from .direct import predictor
+from .fast_path import predictor
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -53,7 +52,7 @@ class Champion:
 
 @dataclass(frozen=True)
 class Check:
-    """What the last look into the registry found.
+    """What the last look into the registry has shown.
 
     Attributes:
         checked: When the registry was last asked; None before the first time.
@@ -81,19 +80,18 @@ class Follower:
         last: The last look into the registry.
     """
 
-    def __init__(self, cache: Cache, refresh_seconds: float, threads: int = 1) -> None:
+    def __init__(self, cache: Cache, refresh_seconds: float) -> None:
         self.champion: Champion | None = None
         self.last = Check()
         self._cache = cache
         self._refresh_seconds = refresh_seconds
-        self._threads = threads
         self._stopped = threading.Event()
         self._first = threading.Event()
         self._swap = threading.Lock()
         # The key of what could not be loaded, until when it is left alone, and why.
         self._failed = ("", 0.0, "")
-        # False once the registry has said that there is no champion.
-        self._crowned = True
+        # Until the registry has said that there is none.
+        self._may_have_champion = True
 
     def start(self) -> None:
         """Load the champion in the background and follow it."""
@@ -111,10 +109,10 @@ class Follower:
         answered: datetime | None = now
         version: int | None = None
         try:
-            found = tracking.require_champion()
-            version, error = int(found.version), self._load(found)
+            registered = tracking.require_champion()
+            version, error = int(registered.version), self._load(registered)
         except NoChampion as none:
-            error, self._crowned = str(none), False
+            error, self._may_have_champion = str(none), False
         except Exception as failure:
             answered, version = self.last.answered, self.last.version
             error = f"no answer: {_sentence(failure)}"
@@ -131,7 +129,7 @@ class Follower:
 
     def _fall_back(self) -> None:
         self._first.wait(REGISTRY_SECONDS)
-        if self.champion is not None or not self._crowned:
+        if self.champion is not None or not self._may_have_champion:
             return
         try:
             folder, description = self._cache.last_good()
@@ -153,9 +151,7 @@ class Follower:
         present = self.champion
         if present is not None and present.description.key == key:
             if present.source != "registry":
-                self.champion = Champion(
-                    present.description, present.predict, present.loaded, "registry"
-                )
+                self.champion = replace(present, source="registry")
             return None
         failed, until, error = self._failed
         if failed == key and time.monotonic() < until:
@@ -186,7 +182,7 @@ class Follower:
         if rows is not None:
             # The first call is slow, and one that fails must not replace a model that works.
             predict(rows)
-        return Champion(description, Batcher(predict, self._threads), now, source)
+        return Champion(description, predict, now, source)
 
 
 def _describe(version: ModelVersion, key: str) -> Description:

@@ -20,7 +20,7 @@ class ServingSettings(BaseSettings):
         timeout_seconds: How long a request may take, from its first byte to its answer.
         max_bytes: Largest body of a request.
         max_rows: Most rows of a request.
-        threads: How many calls of the model may run at once.
+        threads: How many requests are checked and predicted at once; the others wait.
     """
 
     model_config = SettingsConfigDict(env_prefix="SERVING_", env_ignore_empty=True)
@@ -46,7 +46,7 @@ def load_serving_settings() -> ServingSettings:
         return ServingSettings()
     except ValidationError as error:
         lines = [
-            f"SERVING_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors()
+            f"SERVING_{'_'.join(str(part) for part in detail['loc']).upper()}: {detail['msg']}"
+            for detail in error.errors()
         ]
         raise SettingsError("bad SERVING_* variables:\n  " + "\n  ".join(lines)) from None
