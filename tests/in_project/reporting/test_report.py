@@ -204,7 +204,8 @@ def test_a_promoted_challenger(run: Run) -> None:
 def test_mlflow_gets_the_page_the_times_and_the_rows(run: Run) -> None:
     keep(run, "ingest", dataset())
     keep(run, "promote", PromotionRef(
-        promoted=False, champion_version=None, previous_version=None, verdict=Verdict(decision="keep")
+        promoted=False, champion_version=None, previous_version=None,
+        verdict=Verdict(decision="keep"),
     ))  # fmt: skip
 
     result = report(run)
