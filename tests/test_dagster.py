@@ -59,8 +59,8 @@ class Dagster:
             trust_env=False,
         ).json()
         assert "errors" not in answer, answer
-        [found] = answer["data"].values()
-        return found
+        [content] = answer["data"].values()
+        return content
 
     def launch(self, job: str, partition: str) -> str:
         """Start a run and return its id."""
@@ -93,8 +93,8 @@ class Dagster:
     def runs(self, job: str, **tags: str) -> list[dict[str, Any]]:
         """Return the runs of a job, newest first; their tags as a dictionary."""
         wanted = [{"key": key, "value": value} for key, value in tags.items()]
-        found = self.ask(RUNS, filter={"pipelineName": job, "tags": wanted})["results"]
-        return [run | {"tags": {t["key"]: t["value"] for t in run["tags"]}} for run in found]
+        runs = self.ask(RUNS, filter={"pipelineName": job, "tags": wanted})["results"]
+        return [run | {"tags": {t["key"]: t["value"] for t in run["tags"]}} for run in runs]
 
     def events(self, run: str, kind: str) -> list[dict[str, Any]]:
         """Return a run's events of one type."""
@@ -105,8 +105,8 @@ class Dagster:
         """Wait for a run and for its report, and return how the run ended."""
 
         def ended() -> str | None:
-            [found] = [one for one in self.runs(job) if one["runId"] == run]
-            return str(found["status"]) if found["status"] in ENDED else None
+            [status] = [one["status"] for one in self.runs(job) if one["runId"] == run]
+            return str(status) if status in ENDED else None
 
         def reported() -> bool | None:
             return [one["status"] for one in self.runs("report", reports=run)] == [
@@ -147,10 +147,10 @@ def test_definitions_are_there_and_what_must_run_runs(stack: Stack) -> None:
         ... on Repository { jobs { name description } schedules { name scheduleState { status } }
         sensors { name sensorState { status } } } } }
     """
-    found = stack.dagster.ask(query, given=stack.dagster.repository)
-    jobs = {job["name"]: job["description"] for job in found["jobs"]}
-    sensors = {one["name"]: one["sensorState"]["status"] for one in found["sensors"]}
-    [schedule] = found["schedules"]
+    there = stack.dagster.ask(query, given=stack.dagster.repository)
+    jobs = {job["name"]: job["description"] for job in there["jobs"]}
+    sensors = {one["name"]: one["sensorState"]["status"] for one in there["sensors"]}
+    [schedule] = there["schedules"]
 
     assert all(jobs[name] for name in ("training", "inference", "report"))
     assert schedule == {"name": "inference_schedule", "scheduleState": {"status": "RUNNING"}}
@@ -159,7 +159,7 @@ def test_definitions_are_there_and_what_must_run_runs(stack: Stack) -> None:
     assert set(sensors.values()) == {"RUNNING"}
 
 
-def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+def test_training_trains_all_candidates_and_promotes_a_champion(stack: Stack) -> None:
     run = stack.dagster.launch("training", "2013-01-31")
     assert stack.dagster.result("training", run) == "SUCCESS"
 
@@ -211,6 +211,22 @@ def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: S
     assert sorted(run["tags"]["dagster/partition"] for run in runs) == days
     for run in runs:
         assert stack.dagster.result("inference", run["runId"]) == "SUCCESS"
+
+
+def test_dg_launch_runs_a_job_for_a_partition(stack: Stack) -> None:
+    day, root = "2013-02-05", stack.project.path
+    home = {"DAGSTER_HOME": str(root / "var" / "dagster")}
+    stack.project.run("dg", "launch", "--job", "inference", "--partition", day, variables=home)
+
+    [run] = stack.dagster.runs("inference", **{"dagster/partition": day})
+    assert run["status"] == "SUCCESS"
+    done = stack.dagster.events(run["runId"], "ExecutionStepSuccessEvent")
+    assert {"inference__scores", "inference__monitoring"} <= {event["stepKey"] for event in done}
+    predicted = root / "var" / "artifacts" / "predictions" / f"{day}.parquet"
+    source = root / "data" / "sample" / f"{day}.parquet"
+    count = "import polars, sys; print(*(polars.read_parquet(name).height for name in sys.argv[1:]))"
+    rows = stack.project.run("python", "-c", count, str(predicted), str(source)).stdout.split()
+    assert rows[0] == rows[1] != "0"
 
 
 def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:
@@ -272,8 +288,8 @@ def test_a_killed_and_a_flaky_step_are_tried_again_and_the_run_recovers(stack: S
         def process() -> psutil.Process | None:
             for event in stack.dagster.events(run, "StepWorkerStartedEvent"):
                 if event["stepKey"] == "training__window__xgboost":
-                    told = {entry["label"]: entry.get("text") for entry in event["metadataEntries"]}
-                    return psutil.Process(int(told["pid"]))
+                    facts = {entry["label"]: entry.get("text") for entry in event["metadataEntries"]}
+                    return psutil.Process(int(facts["pid"]))
             return None
 
         wait_for(process, 120, "a candidate's process").kill()
@@ -285,7 +301,7 @@ def test_a_killed_and_a_flaky_step_are_tried_again_and_the_run_recovers(stack: S
     parent = runs_of(mlflow, "training")[0]
     assert parent["status"] == "FINISHED"
     assert set(children_of(mlflow, parent)) == {"linear", "random_forest", "xgboost"}
-    # A try that is followed by another is no failure: at most a new champion is told of.
+    # A try that is followed by another is no failure: at most a new champion is news.
     assert all("New champion" in body.decode() for body in stack.slack.bodies[slack:])
 
 
@@ -323,9 +339,8 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
 
     training = wait_for(started, 60, "a training run that monitoring asked for")
     assert stack.dagster.result("training", training) == "SUCCESS"
-    told = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
-    assert len(told) == 1
-    assert "2013-02-04" in told[0]
+    [posted] = [body.decode() for body in stack.slack.bodies[slack:] if "Drift" in body.decode()]
+    assert "2013-02-04" in posted
     trained = runs_of(stack.project.mlflow(), "training")[0]
     assert trained["tags"]["pipeline.run_key"] == f"training-{training}"
     assert trained["tags"]["pipeline.partition"] == "2013-02-04"
