@@ -19,6 +19,8 @@ from ..resources import Reference
 from ..steps import OWNERS, PARTITIONS, SETTINGS, TAGS, call, failure, output, stage_asset
 from ..ui import run_address
 
+asset = functools.partial(stage_asset, kinds={"parquet"})
+
 SOURCE = dg.AssetSpec(
     "source",
     description=f"One file a day at `{SETTINGS.data.source}`.",
@@ -80,25 +82,53 @@ def data_assets(
         size: Which window of partitions is taken.
         after: Key of an evaluation; unless it asks for more data, all this is skipped.
     """
-    asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"parquet"})
-    begun = {"run": dg.AssetIn([pipeline, "run"])}
-    decided = {"evaluation": dg.AssetIn(after)} if after else {}
-    valid_key = dg.AssetKey([*prefix, "valid"])
-    contract = dg.AssetCheckSpec(
-        "data_contract",
-        asset=valid_key,
-        # Where Dagster may skip it, it would warn of that; rejected data stops the run anyway.
-        blocking=after is None,
-        description="Rows, columns and distributions are within the limits of [validation].",
-    )
+    run = dg.AssetIn([pipeline, "run"])
+    return [
+        raw_asset(run, prefix, size, after),
+        valid_asset(run, prefix, may_be_skipped=after is not None),
+        features_asset(run, prefix),
+    ]
 
-    @asset(key=[*prefix, "raw"], ins=begun | decided, output_required=after is None)
+
+def raw_asset(
+    run: dg.AssetIn, prefix: Sequence[str], size: Window, after: Sequence[str] | None
+) -> dg.AssetsDefinition:
+    """Return the asset of the raw data."""
+    decided = {"evaluation": dg.AssetIn(after)} if after else {}
+
+    @asset(
+        key=[*prefix, "raw"],
+        ins={"run": run, **decided},
+        output_required=after is None,
+        group_name=prefix[-1],
+    )
     def raw(run: Reference, **decided: Reference) -> Iterator[Any]:
         """A snapshot of the window's partitions."""
         if after is None or decided["evaluation"]["verdict"]["decision"] == "retrain":
             yield output(call("ingest", run, size))
 
-    @asset(key=valid_key, ins=begun | {"raw": dg.AssetIn([*prefix, "raw"])}, check_specs=[contract])
+    return raw
+
+
+def valid_asset(
+    run: dg.AssetIn, prefix: Sequence[str], may_be_skipped: bool
+) -> dg.AssetsDefinition:
+    """Return the asset of the valid rows, with the data contract as its check."""
+    key = dg.AssetKey([*prefix, "valid"])
+    contract = dg.AssetCheckSpec(
+        "data_contract",
+        asset=key,
+        # Where Dagster may skip it, it would warn of that; rejected data stops the run anyway.
+        blocking=not may_be_skipped,
+        description="Rows, columns and distributions are within the limits of [validation].",
+    )
+
+    @asset(
+        key=key,
+        ins={"run": run, "raw": dg.AssetIn([*prefix, "raw"])},
+        check_specs=[contract],
+        group_name=prefix[-1],
+    )
     def valid(run: Reference, raw: Reference) -> Iterator[Any]:
         """The rows that keep the data contract; rejected data ends the run."""
         try:
@@ -113,9 +143,19 @@ def data_assets(
         yield dg.AssetCheckResult(passed=True, metadata=reference["metrics"])
         yield output(reference)
 
-    @asset(key=[*prefix, "features"], ins=begun | {"valid": dg.AssetIn(valid_key)})
+    return valid
+
+
+def features_asset(run: dg.AssetIn, prefix: Sequence[str]) -> dg.AssetsDefinition:
+    """Return the asset of the features."""
+
+    @asset(
+        key=[*prefix, "features"],
+        ins={"run": run, "valid": dg.AssetIn([*prefix, "valid"])},
+        group_name=prefix[-1],
+    )
     def features(run: Reference, valid: Reference) -> dg.Output[Reference]:
         """Features, and the target where it is known."""
         return output(call("featurize", run, valid))
 
-    return [raw, valid, features]
+    return features

@@ -16,6 +16,8 @@ from .data import data_assets, run_asset
 CANDIDATES = SETTINGS.training.candidates
 RUN = dg.AssetIn(["training", "run"])
 
+asset = functools.partial(stage_asset, kinds={"scikitlearn"})
+
 # Materialised when a new champion is promoted; other teams' assets may depend on it.
 CHAMPION = dg.AssetSpec(
     "champion",
@@ -29,11 +31,10 @@ CHAMPION = dg.AssetSpec(
 def candidate_asset(prefix: Sequence[str], name: str) -> dg.AssetsDefinition:
     """Return the asset of one candidate."""
 
-    @stage_asset(
+    @asset(
         key=[*prefix, name],
         ins={"run": RUN, "features": dg.AssetIn([*prefix, "features"])},
         group_name=prefix[-1],
-        kinds={"scikitlearn"},
         description=f"The candidate '{name}', tuned and fitted.",
     )
     def candidate(run: Reference, features: Reference) -> dg.Output[Reference]:
@@ -49,52 +50,63 @@ def candidate_asset(prefix: Sequence[str], name: str) -> dg.AssetsDefinition:
     return candidate
 
 
-def window(
-    prefix: Sequence[str], size: Window, after: Sequence[str] | None = None
-) -> list[dg.AssetsDefinition]:
-    """Return the assets that take one window of partitions from raw data to a decision."""
-    asset = functools.partial(stage_asset, group_name=prefix[-1], kinds={"scikitlearn"})
-    evaluation_key = dg.AssetKey([*prefix, "evaluation"])
-    gates = dg.AssetCheckSpec(
-        "gates", asset=evaluation_key, description="The challenger holds all of [gates]."
-    )
+def challenger_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
+    """Return the asset of the best candidate of a window."""
 
     @asset(
         key=[*prefix, "challenger"],
         ins={"run": RUN} | {name: dg.AssetIn([*prefix, name]) for name in CANDIDATES},
+        group_name=prefix[-1],
     )
     def challenger(run: Reference, **candidates: Reference) -> dg.Output[Reference]:
         """The best candidate."""
         selected = call("select", run, [candidates[name] for name in CANDIDATES])
         return output(selected, {"candidate": selected["candidate"], "score": selected["score"]})
 
+    return challenger
+
+
+def evaluation_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
+    """Return the asset that holds the challenger of a window against the gates."""
+    key = dg.AssetKey([*prefix, "evaluation"])
+    gates = dg.AssetCheckSpec(
+        "gates", asset=key, description="The challenger holds all of [gates]."
+    )
+
     @asset(
-        key=evaluation_key,
+        key=key,
         ins={
             "run": RUN,
             "features": dg.AssetIn([*prefix, "features"]),
             "challenger": dg.AssetIn([*prefix, "challenger"]),
         },
         check_specs=[gates],
+        group_name=prefix[-1],
     )
     def evaluation(run: Reference, features: Reference, challenger: Reference) -> Iterator[Any]:
         """The challenger's metrics on the held-out days, beside the champion's."""
         evaluated = call("evaluate", run, features, challenger)
-        champion = {
-            f"champion {name}": value for name, value in evaluated["champion_metrics"].items()
-        }
         yield dg.AssetCheckResult(
             passed=evaluated["verdict"]["decision"] == "promote",
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"reasons": reasons_of(evaluated)},
         )
-        yield output(evaluated, champion | {"decision": evaluated["verdict"]["decision"]})
+        champion = evaluated["champion_metrics"].items()
+        metadata = {f"champion {name}": value for name, value in champion}
+        yield output(evaluated, metadata | {"decision": evaluated["verdict"]["decision"]})
 
-    @asset(
+    return evaluation
+
+
+def promotion_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
+    """Return the asset that carries out the decision about the challenger of a window."""
+
+    @stage_asset(
         key=[*prefix, "promotion"],
-        ins={"run": RUN, "evaluation": dg.AssetIn(evaluation_key)},
+        ins={"run": RUN, "evaluation": dg.AssetIn([*prefix, "evaluation"])},
         kinds={"mlflow"},
         output_required=False,
+        group_name=prefix[-1],
     )
     def promotion(
         context: dg.AssetExecutionContext, run: Reference, evaluation: Reference
@@ -109,9 +121,20 @@ def window(
             context.log_event(dg.AssetMaterialization(CHAMPION.key, metadata={"version": version}))
         yield output(promoted, {"promoted": promoted["promoted"], "champion version": version})
 
-    candidates = [candidate_asset(prefix, name) for name in CANDIDATES]
-    data = data_assets("training", prefix, size, after)
-    return [*data, *candidates, challenger, evaluation, promotion]
+    return promotion
+
+
+def window(
+    prefix: Sequence[str], size: Window, after: Sequence[str] | None = None
+) -> list[dg.AssetsDefinition]:
+    """Return the assets that take one window of partitions from raw data to a decision."""
+    return [
+        *data_assets("training", prefix, size, after),
+        *(candidate_asset(prefix, name) for name in CANDIDATES),
+        challenger_asset(prefix),
+        evaluation_asset(prefix),
+        promotion_asset(prefix),
+    ]
 
 
 WINDOW, WIDER_WINDOW = ["training", "window"], ["training", "wider_window"]
