@@ -68,7 +68,7 @@ def test_dags_are_there_and_documented(stack: Stack) -> None:
         assert details["max_active_runs"] == 1
 
 
-def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+def test_training_trains_all_candidates_and_promotes_a_champion(stack: Stack) -> None:
     stack.airflow.pause(TRAINING, False)
     run = stack.airflow.trigger(TRAINING, partition="2013-01-31")
     assert stack.airflow.result(TRAINING, run) == "success"

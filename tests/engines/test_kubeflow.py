@@ -117,7 +117,7 @@ def learned(mlflow: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
 # --- the story ---------------------------------------------------------------------------------
 
 
-def test_the_local_runner_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+def test_the_local_runner_trains_all_candidates_and_promotes_a_champion(stack: Stack) -> None:
     ran = stack.run("training", "2013-01-28")
 
     assert "promoted: version 1 is champion" in " ".join(ran.stdout.split())

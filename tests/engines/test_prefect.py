@@ -68,7 +68,7 @@ def test_deployments_are_there_and_documented(stack: Stack) -> None:
     assert stack.prefect.deployment("training")["schedules"] == []
 
 
-def test_training_trains_all_candidates_and_crowns_a_champion(stack: Stack) -> None:
+def test_training_trains_all_candidates_and_promotes_a_champion(stack: Stack) -> None:
     run = stack.prefect.launch("training", partition="2013-01-31")
     assert stack.prefect.result(run)["state_name"] == "Completed"
 

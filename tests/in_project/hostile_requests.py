@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import sandbox
 from fastapi import FastAPI
-from flight_delays.serving.app import create_app
 from flight_delays.serving.cache import Description
 from flight_delays.serving.champion import Champion
 from flight_delays.serving.rows import as_json
+from flight_delays.serving.service import create_app
 from flight_delays.serving.settings import ServingSettings
 from hostile_examples import examples
 from hypothesis import HealthCheck, given

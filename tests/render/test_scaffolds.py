@@ -148,7 +148,7 @@ def test_it_refuses_to_start_without_what_it_shares(scaffold: Project) -> None:
 
 
 def test_its_pipelines_run_on_its_engine(scaffold: Project) -> None:
-    """`poe run` trains, registers and crowns a model, without any service."""
+    """`poe run` trains, registers and promotes a model, without any service."""
     ran = scaffold.run("poe", "run", "--partition", "2013-01-31")
 
     assert "promoted: version 1 is champion" in " ".join(ran.stdout.split())

@@ -405,7 +405,7 @@ def series_in(expression: str) -> set[str]:
 
 def served(project: Path) -> set[str]:
     """Return the names of the series of the service, as its code gives them."""
-    (file,) = project.glob("src/*/serving/metrics.py")
+    (file,) = project.glob("src/*/serving/telemetry.py")
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):

@@ -5,7 +5,6 @@ What dies is a process of its own, forked from one that has the imports behind i
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import sandbox
 from flight_delays import pipeline
-from flight_delays.core import stage, storage
+from flight_delays.core import stage, storage, tracking
 from flight_delays.core.records import StageRecord
 
 PACKAGE = "flight_delays"
@@ -25,25 +24,22 @@ PROCESSES.set_forkserver_preload(
 )
 # The stage, and the call within it that is the process's last. `os.replace` is the move of a
 # finished file to its name.
-LAST_CALLS = [
-    ("start", "core.tracking:log_params"),
-    ("ingest", "os:replace"),
-    ("validate", "os:replace"),
-    ("featurize", "os:replace"),
-    ("train", "mlflow.sklearn:save_model"),
-    ("select", "os:replace"),
-    ("evaluate", "os:replace"),
-    ("promote", "core.tracking:promote"),
-    ("report", "core.tracking:finish"),
-]
+LAST_CALLS: dict[str, tuple[Any, str]] = {
+    "start": (tracking, "log_params"),
+    "ingest": (os, "replace"),
+    "validate": (os, "replace"),
+    "featurize": (os, "replace"),
+    "train": (mlflow.sklearn, "save_model"),
+    "select": (os, "replace"),
+    "evaluate": (os, "replace"),
+    "promote": (tracking, "promote"),
+    "report": (tracking, "finish"),
+}
 
 
-def run_and_die(root: Path, name: str, last_call: str) -> None:
-    """Run the training pipeline until the stage makes that call, and die there."""
-    module_name, function = last_call.split(":")
-    if module_name.split(".")[0] in ("core", "stages"):
-        module_name = f"{PACKAGE}.{module_name}"
-    module = importlib.import_module(module_name)
+def run_and_die(root: Path, name: str) -> None:
+    """Run the training pipeline until the stage makes its last call, and die there."""
+    module, function = LAST_CALLS[name]
     original = getattr(module, function)
     running = ["start"]
 
@@ -84,11 +80,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> dict[
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is of POSIX systems")
-@pytest.mark.parametrize(("name", "last_call"), LAST_CALLS)
+@pytest.mark.parametrize("name", LAST_CALLS)
 def test_running_again_after_a_kill_gives_the_same(
-    small: Path, undisturbed: dict[str, Any], name: str, last_call: str
+    small: Path, undisturbed: dict[str, Any], name: str
 ) -> None:
-    process = PROCESSES.Process(target=run_and_die, args=(small, name, last_call))
+    process = PROCESSES.Process(target=run_and_die, args=(small, name))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

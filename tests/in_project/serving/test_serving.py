@@ -436,13 +436,13 @@ def test_a_moved_alias_is_followed_without_a_failed_request(
         for thread in threads:
             thread.start()
         wait_for(lambda: all(versions), service)
-        tracking.crown(2)
+        tracking.promote(2)
         wait_for(lambda: all(seen[-1] == 2 for seen in versions), service)
     finally:
         done.set()
         for thread in threads:
             thread.join()
-        tracking.crown(1)
+        tracking.promote(1)
     assert failures == []
     for seen in versions:
         assert seen == sorted(seen)
@@ -468,13 +468,13 @@ def test_a_version_that_cannot_be_loaded_does_not_replace_a_good_one(
     name = tracking.model_name()
     broken = tracking.client().create_model_version(name, "file:///nowhere/at/all")
     try:
-        tracking.crown(int(broken.version))
+        tracking.promote(int(broken.version))
         wait_for(lambda: "cannot be loaded" in f"{service.model()['registry']['error']}", service)
         assert service.predict(rows[:1]).json()["model_version"] == 1
         assert service.counted("serving_model_version") == 1
         assert service.counted("serving_champion_version") == int(broken.version)
     finally:
-        tracking.crown(1)
+        tracking.promote(1)
     wait_for(lambda: service.model()["registry"]["error"] is None, service)
 
 
@@ -496,12 +496,12 @@ def test_it_waits_for_a_champion_and_starts_again_without_the_registry(
             )
             # What is loaded already stays.
             assert service.predict(rows[:1]).status_code == 200
-            tracking.crown(1)
+            tracking.promote(1)
             other.wait_until_ready()
             expected = other.predict(rows[:5]).json()
             assert _ends_after_its_request(other, rows) == expected
     finally:
-        tracking.crown(1)
+        tracking.promote(1)
     assert (root / "var" / "serving").stat().st_mode & 0o777 == 0o700
     with registry.unplugged(), serving(root, registry) as again:
         again.wait_until_ready()

@@ -22,7 +22,6 @@ from flight_delays.core.errors import BadInput, SettingsError
 from flight_delays.domain import problem
 from flight_delays.domain.features import FEATURES, features
 from flight_delays.serving import rows
-from flight_delays.serving.app import create_app
 from flight_delays.serving.cache import (
     Cache,
     Description,
@@ -34,6 +33,7 @@ from flight_delays.serving.champion import Champion
 from flight_delays.serving.fast_path import predictor
 from flight_delays.serving.row_model import row_model
 from flight_delays.serving.rows import as_json
+from flight_delays.serving.service import create_app
 from flight_delays.serving.settings import (
     ServingSettings,
     load_serving_settings,

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import SettingsError
 from ..core.logs import get_logger, setup_logging
 from ..core.settings import load_settings
-from .app import create_app
+from .service import create_app
 from .settings import ServingSettings, load_serving_settings
 
 log = get_logger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import sandbox
+from flight_delays.core import optional
 
 DEFINITIONS = "flight_delays.definitions"
 DAY = f"{sandbox.PARTITION}"
@@ -21,7 +21,7 @@ Inbox = Callable[[], list[dict[str, Any]]]
 def package() -> Any:
     """Return the package of the definitions, loaded with the checkout's settings."""
     with sandbox.enter(sandbox.CHECKOUT):
-        return importlib.import_module(DEFINITIONS)
+        return optional.load("definitions")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def module(name: str) -> Any:
     """Return a module of the definitions."""
-    return importlib.import_module(f"{DEFINITIONS}.{name}")
+    return optional.load(f"defs.{name}")
 
 
 def run_job(
