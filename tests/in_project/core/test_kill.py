@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import mlflow.sklearn
 import pytest
 import sandbox
 from flight_delays import pipeline
