@@ -153,7 +153,7 @@ def test_a_scored_day(trained: Trained, gateway: Gateway, monkeypatch: pytest.Mo
     assert monitor is not None
     assert scores is not None
     assert by_label(pushed["pipeline_stage_rows"])["score"] == scores["rows"]
-    drift = json.loads(UPath(monitor["uri"]).read_text())
+    drift = json.loads(UPath(monitor["uri"]).read_text())["features"]
     assert by_label(pushed["pipeline_drift_psi"]) == {row["feature"]: row["psi"] for row in drift}
     share = len(monitor["drift"]["drifted"]) / len(STABLE_FEATURES)
     assert one(pushed["pipeline_drift_share"]) == share
