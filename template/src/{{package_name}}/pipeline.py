@@ -1,6 +1,6 @@
 """The two pipelines in plain Python, run in one process; each engine's graph mirrors these.
 
-- training: start, ingest, validate, featurize, train (one a candidate, side by side), select,
+- training: start, ingest, validate, featurize, train (one per candidate, side by side), select,
   evaluate, promote or once more with a wider window, report
 - inference: start, ingest, validate, featurize, score, monitor, report
 """

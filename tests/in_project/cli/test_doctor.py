@@ -75,7 +75,7 @@ def mlflow_that_is_down(project: Path) -> None:
             "correct what is named",
         ),
         ("settings", text("config/pipeline.toml", "[training"), "not readable as TOML", "correct"),
-        ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "one file a day"),
+        ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "one file per day"),
         (
             "artefact store",
             text(".env", "PIPELINE_STORAGE__ROOT=config/pipeline.toml/below"),

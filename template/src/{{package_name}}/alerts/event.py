@@ -1,4 +1,4 @@
-"""The event that an alert tells of, whichever channel carries it."""
+"""The event that an alert reports, whichever channel carries it."""
 
 from __future__ import annotations
 

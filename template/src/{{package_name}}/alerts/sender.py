@@ -66,7 +66,7 @@ def send(event: Event) -> list[Delivery]:
     Never raises. What did not arrive is logged and kept in var/alerts/undelivered.jsonl.
 
     Returns:
-        One delivery a configured channel; none when nobody was told.
+        One delivery per configured channel; none when nobody was told.
     """
     with contextlib.suppress(SettingsError):
         load_environment()

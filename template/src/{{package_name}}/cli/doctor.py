@@ -99,7 +99,7 @@ def probes(send: bool = False) -> Iterator[Probe]:
     yield Probe("settings", "correct what is named", _settings)
     yield Probe(
         "data",
-        "put one file a day there, named as [data] in config/pipeline.toml says, or change [data]",
+        "put one file per day there, named as [data] in config/pipeline.toml says, or change it",
         _data,
     )
     yield Probe("artefact store", "make [storage] root a folder or bucket you may write", _store)

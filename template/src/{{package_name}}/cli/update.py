@@ -1,4 +1,4 @@
-"""Bring in a newer version of the template: Copier merges, uv locks, and what is left is said."""
+"""Bring in a newer version of the template: Copier merges, uv locks, the rest is listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line of what `doctor` says, and what its questions have in common."""
+"""One line of what `doctor` reports, and helpers that its checks share."""
 
 from __future__ import annotations
 

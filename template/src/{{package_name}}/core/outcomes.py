@@ -1,7 +1,7 @@
 """What came of a check, a gate or a decision, as values that travel as JSON.
 
-Functions tell each other of an outcome in these, never in a sentence. People read `str(outcome)`,
-which only the rim asks for: logs, alerts, the report, the terminal and the engines' pages.
+Functions pass these objects, never prose. Only the outer layers (logs, alerts, the report, the
+terminal and the engines' pages) call `str(outcome)`.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class GateResult(Outcome):
     """One gate and whether the measured value holds it.
 
     Attributes:
-        bound: Whether `limit` is the least (min) or the most (max) the value may be, or what it
-            must be better by than the champion's (improvement).
+        bound: Whether `limit` is the least (min) or the most (max) the value may be, or the margin
+            by which it must beat the champion's (improvement).
         measured_on: The held-out days, or predictions whose labels have arrived.
         champion: The champion's value, for an improvement.
         gain: How much better the value is than the champion's; below 0 for worse.

@@ -51,7 +51,7 @@ class StageRecord(Stored):
         label: The stage, with the candidate and the window where they tell two records apart.
         seconds: Wall time.
         result: The returned reference as JSON; None when the stage failed.
-        error: What it failed of; None when the stage ended well.
+        error: Why it failed; None when it succeeded.
         exit_code: What the process ended with where the stage's time limit ended it.
     """
 

@@ -75,7 +75,7 @@ class DatasetRef(Ref):
 
 
 class FeaturesRef(Ref):
-    """Features and target of a window of partitions, one file a day.
+    """Features and target of a window of partitions, one file per day.
 
     Attributes:
         uri: Address of the manifest, see `storage.read_manifest`.

@@ -49,7 +49,7 @@ class Project(_Section):
 
 
 class Data(_Section):
-    """Where the partitions are: a folder or any fsspec address, one file a day.
+    """Where the partitions are: a folder or any fsspec address, one file per day.
 
     Attributes:
         storage_options: What fsspec's file system is made with, like key, secret and endpoint_url,

@@ -1,4 +1,4 @@
-"""What workers on many machines need: artefacts and MLflow where all of them reach them."""
+"""What workers on many machines need: an artefact store and an MLflow that all of them reach."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ log = get_logger(__name__)
 listeners: list[Callable[[str, StageRecord | None], None]] = []
 # Called with the run, a stage's label and the error when the stage's time limit ends this process.
 on_timeout: set[Callable[[Run, str, StageTimeout], object]] = set()
-# Called with the run after that. A runner that is this process
-# closes its run there; an engine whose other processes live on does that itself.
+# Called with the run after `on_timeout`. A runner in this process closes its run here; an engine
+# whose other processes live on does that itself.
 before_exit: list[Callable[[Run], object]] = []
 
 P = ParamSpec("P")

@@ -1,7 +1,7 @@
 """The one seam to MLflow: runs, the model registry, and links to both.
 
-One parent run a pipeline run, opened by the start stage and passed on by its id; one child run a
-candidate. Nothing here depends on MLflow's idea of an "active run" in another process.
+One parent run per pipeline run, opened by the start stage and passed on by its id; one child run
+per candidate. Nothing here depends on MLflow's idea of an "active run" in another process.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Summary:
         return self.latest("monitor", MonitorRef)
 
     def latest(self, stage: str, kind: type[R]) -> R | None:
-        """Return what a stage returned last; None where it did not come that far."""
+        """Return what a stage returned last; None when the run did not get that far."""
         for record in reversed(self.records):
             if record.stage == stage and record.result is not None:
                 return kind.model_validate(record.result)

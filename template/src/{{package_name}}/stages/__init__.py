@@ -1,4 +1,4 @@
-"""The pipeline's verbs, one a file. No stage knows which engine calls it.
+"""The pipeline's verbs, one per file. No stage knows which engine calls it.
 
 `run_stage` is the door for engines: name and references in as JSON, one reference out as JSON.
 """

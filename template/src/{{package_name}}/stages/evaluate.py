@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -11,16 +10,15 @@ import polars as pl
 from upath import UPath
 
 from ..core import storage, tracking
-from ..core.errors import BadInput
 from ..core.logs import get_logger
 from ..core.outcomes import GateResult, Note, Verdict
 from ..core.records import Importance
 from ..core.refs import CandidateRef, EvaluationRef, FeaturesRef, Run
-from ..core.settings import Gates
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES
 from ..ml.drift import DriftTable, drift_table
+from ..ml.gates import check_gates, improvement_over
 from .ingest import wider_window_is_available
 
 if TYPE_CHECKING:
@@ -51,7 +49,9 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
     challenger = _measure(candidate.model_uri, holdout)
     champion = tracking.version_of(tracking.CHAMPION)
     champion_metrics = _measure_champion(champion, holdout)
-    gates = check_gates(challenger.metrics, champion_metrics, run.settings.gates)
+    gates = check_gates(challenger.metrics, run.settings.gates)
+    if champion_metrics:
+        gates += (_improvement(run, challenger.metrics, champion_metrics),)
     verdict = _decide(run, features, candidate, champion, gates)
     for reason in verdict.reasons:
         log.info("%s", reason)
@@ -65,34 +65,6 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
         champion_metrics=champion_metrics,
         verdict=verdict,
     )
-
-
-def check_gates(
-    metrics: Mapping[str, float], champion: Mapping[str, float], gates: Gates
-) -> tuple[GateResult, ...]:
-    """Hold metrics against the absolute gates and, where there are any, the champion's metrics.
-
-    Raises:
-        BadInput: A gate names a metric that is not measured.
-    """
-    results: list[GateResult] = []
-    for name, gate in gates.metrics.items():
-        if name not in metrics:
-            raise BadInput(f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}")
-        value = metrics[name]
-        if gate.min is not None:
-            passed = value >= gate.min
-            results.append(
-                GateResult(metric=name, value=value, bound="min", limit=gate.min, passed=passed)
-            )
-        if gate.max is not None:
-            passed = value <= gate.max
-            results.append(
-                GateResult(metric=name, value=value, bound="max", limit=gate.max, passed=passed)
-            )
-    if champion:
-        results.append(_improvement(metrics, champion, gates.min_improvement))
-    return tuple(results)
 
 
 def feature_importance(model: Any, holdout: pl.DataFrame, seed: int) -> dict[str, float]:
@@ -144,20 +116,13 @@ def _measure_champion(champion: ModelVersion | None, holdout: pl.DataFrame) -> d
     return _measure(f"models:/{champion.name}/{champion.version}", holdout).metrics
 
 
-def _improvement(
-    metrics: Mapping[str, float], champion: Mapping[str, float], least: float
-) -> GateResult:
-    name = problem.metrics.PRIMARY
-    sign = 1.0 if problem.metrics.GREATER_IS_BETTER else -1.0
-    gain = sign * (metrics[name] - champion[name])
-    return GateResult(
-        metric=name,
-        value=metrics[name],
-        bound="improvement",
-        limit=least,
-        passed=gain > least,
-        champion=champion[name],
-        gain=gain,
+def _improvement(run: Run, challenger: dict[str, float], champion: dict[str, float]) -> GateResult:
+    return improvement_over(
+        champion,
+        challenger,
+        metric=problem.metrics.PRIMARY,
+        greater_is_better=problem.metrics.GREATER_IS_BETTER,
+        least=run.settings.gates.min_improvement,
     )
 
 

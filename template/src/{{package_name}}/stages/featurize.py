@@ -1,4 +1,4 @@
-"""featurize: validated rows to features and target, one file a day."""
+"""featurize: validated rows to features and target, one file per day."""
 
 from __future__ import annotations
 

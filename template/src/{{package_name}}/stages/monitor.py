@@ -16,7 +16,7 @@ from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY, STABLE_FEATURES
 from ..ml.drift import DriftTable, drift_table
-from .evaluate import check_gates
+from ..ml.gates import check_gates
 from .score import predictions_path
 
 log = get_logger(__name__)
@@ -85,7 +85,7 @@ def _judge_drift(table: DriftTable, limits: Monitoring) -> DriftVerdict:
 
 
 def _check_live_gates(live: Mapping[str, float], gates: Gates) -> tuple[GateResult, ...]:
-    results = check_gates(live, {}, gates) if live else ()
+    results = check_gates(live, gates) if live else ()
     return tuple(result.model_copy(update={"measured_on": "live"}) for result in results)
 
 

@@ -16,7 +16,7 @@ log = get_logger(__name__)
 def promote(run: Run, evaluation: EvaluationRef) -> PromotionRef:
     """Make the challenger champion if its gates held, and tell the team.
 
-    Promoting again changes nothing and sends nothing: an equal model has its version already.
+    Promoting again changes nothing and sends nothing: an identical model is already registered.
     """
     if evaluation.verdict.decision != "promote":
         return _keep_champion(evaluation.verdict)

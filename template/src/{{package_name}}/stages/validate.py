@@ -164,7 +164,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def check_rows(
     frame: pl.DataFrame, limits: Validation, *, partition: date | None, needs_label: bool
 ) -> tuple[pl.DataFrame, Findings]:
-    """Check the rows of one day: returns the valid ones, and the checked.
+    """Check the rows of one day: returns the valid ones and the findings.
 
     Args:
         frame: Raw rows.

@@ -17,7 +17,7 @@ class Channel(Protocol):
     """What a module in this folder provides; all of it reads the environment at each call.
 
     Attributes:
-        VARIABLES: The names of what it reads there.
+        VARIABLES: The environment variables that the channel reads.
     """
 
     VARIABLES: tuple[str, ...]

@@ -23,7 +23,7 @@ asset = functools.partial(stage_asset, kinds={"parquet"})
 
 SOURCE = dg.AssetSpec(
     "source",
-    description=f"One file a day at `{SETTINGS.data.source}`.",
+    description=f"One file per day at `{SETTINGS.data.source}`.",
     partitions_def=PARTITIONS,
     owners=OWNERS,
     tags=TAGS,

@@ -89,7 +89,7 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 
 
 def services() -> list[Server]:
-    """Return Airflow's servers: standalone, or one a service where workers are elsewhere."""
+    """Return Airflow's servers: standalone, or one per service where workers are elsewhere."""
     api: dict[str, Any] = {
         "health": f"{os.environ['AIRFLOW__API__BASE_URL']}/api/v2/monitor/health",
         "port": int(os.environ["AIRFLOW__API__PORT"]),

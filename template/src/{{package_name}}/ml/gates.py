@@ -1,0 +1,63 @@
+"""The gates: bounds that a model's metrics must hold, and the champion it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..core.errors import BadInput
+from ..core.outcomes import GateResult
+from ..core.settings import Gates
+
+
+def check_gates(metrics: Mapping[str, float], gates: Gates) -> tuple[GateResult, ...]:
+    """Hold metrics against the bounds of `[gates.metrics]`.
+
+    Raises:
+        BadInput: A gate names a metric that is not measured.
+    """
+    results: list[GateResult] = []
+    for name, gate in gates.metrics.items():
+        if name not in metrics:
+            raise BadInput(f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}")
+        value = metrics[name]
+        if gate.min is not None:
+            passed = value >= gate.min
+            results.append(
+                GateResult(metric=name, value=value, bound="min", limit=gate.min, passed=passed)
+            )
+        if gate.max is not None:
+            passed = value <= gate.max
+            results.append(
+                GateResult(metric=name, value=value, bound="max", limit=gate.max, passed=passed)
+            )
+    return tuple(results)
+
+
+def improvement_over(
+    champion: Mapping[str, float],
+    challenger: Mapping[str, float],
+    *,
+    metric: str,
+    greater_is_better: bool,
+    least: float,
+) -> GateResult:
+    """Hold a challenger against the champion, both measured on the same rows.
+
+    Args:
+        champion: Its metrics.
+        challenger: Its metrics.
+        metric: The one that compares models.
+        greater_is_better: Its direction.
+        least: How much better the challenger must be, in the metric's unit; `min_improvement`.
+    """
+    gain = challenger[metric] - champion[metric]
+    gain = gain if greater_is_better else -gain
+    return GateResult(
+        metric=metric,
+        value=challenger[metric],
+        bound="improvement",
+        limit=least,
+        passed=gain > least,
+        champion=champion[metric],
+        gain=gain,
+    )
