@@ -82,7 +82,8 @@ CHECKS = {
     "package_name": "check_package(text)",
     "description": "check_lines(text, 500)",
     "author_name": "check_text(text, 250)",
-    "author_email": "check_email(text)",
+    # May stay empty.
+    "author_email": "check_email(text) if text else \"\"",
 }
 # A smaller example is not worth many more projects.
 GENERATE = [Phase.generate]
