@@ -83,7 +83,7 @@ CHECKS = {
     "description": "check_lines(text, 500)",
     "author_name": "check_text(text, 250)",
     # May stay empty.
-    "author_email": "check_email(text) if text else \"\"",
+    "author_email": 'check_email(text) if text else ""',
 }
 # A smaller example is not worth many more projects.
 GENERATE = [Phase.generate]

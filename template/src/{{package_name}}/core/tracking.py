@@ -192,6 +192,7 @@ def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -
     import json
 
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     dataset = Dataset(
         name=name,
@@ -201,7 +202,13 @@ def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -
         profile=json.dumps({"num_rows": rows}),
     )
     tags = [InputTag("mlflow.data.context", "training")]
-    client().log_inputs(run_id, [DatasetInput(dataset, tags)])
+    inputs = [DatasetInput(dataset, tags)]
+    try:
+        client().log_inputs(run_id, inputs)
+    except MlflowException:
+        # Candidates log the same dataset side by side, and MLflow looks before it creates: who
+        # lost that race finds it there now.
+        client().log_inputs(run_id, inputs)
 
 
 def log_report(run: Run, html: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flight_delays.core.errors import DataRejected
+from flight_delays.core.outcomes import Violation
 from flight_delays.core.settings import load_settings
 from flight_delays.orchestration.kubeflow import local as kubeflow
 from flight_delays.orchestration.kubeflow import step as kubeflow_step
@@ -51,7 +52,7 @@ def test_bad_data_is_never_tried_again_not_even_by_kubeflow(
 
     def work() -> None:
         calls.append(1)
-        raise DataRejected("2013-01-28", ["too_few_rows: 3 rows"])
+        raise DataRejected("2013-01-28", [Violation(check="too_few_rows", detail="3 rows")])
 
     for _ in range(3):
         with pytest.raises(SystemExit):
