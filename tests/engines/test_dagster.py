@@ -94,24 +94,6 @@ def test_training_trains_all_candidates_and_promotes_a_champion(stack: Stack) ->
     assert training_result(mlflow) == training_result(stack.project.run_alone("2013-01-31"))
 
 
-def test_dg_launch_runs_a_job_for_a_partition(stack: Stack) -> None:
-    day, root = "2013-02-05", stack.project.path
-    home = {"DAGSTER_HOME": str(root / "var" / "dagster")}
-    stack.project.run("dg", "launch", "--job", "inference", "--partition", day, variables=home)
-
-    [run] = stack.dagster.runs("inference", **{"dagster/partition": day})
-    assert run["status"] == "SUCCESS"
-    done = stack.dagster.events(run["runId"], "ExecutionStepSuccessEvent")
-    assert {"inference__scores", "inference__monitoring"} <= {event["stepKey"] for event in done}
-    predicted = root / "var" / "artifacts" / "predictions" / f"{day}.parquet"
-    source = root / "data" / "sample" / f"{day}.parquet"
-    count = (
-        "import polars, sys; print(*(polars.read_parquet(name).height for name in sys.argv[1:]))"
-    )
-    rows = stack.project.run("python", "-c", count, str(predicted), str(source)).stdout.split()
-    assert rows[0] == rows[1] != "0"
-
-
 def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: Stack) -> None:
     query = """mutation($given: ScheduleSelector!, $time: Float!) {
         scheduleDryRun(selectorData: $given, timestamp: $time) { ... on DryRunInstigationTick {
@@ -131,6 +113,24 @@ def test_a_schedule_takes_the_day_before_and_backfill_runs_by_partition(stack: S
     assert sorted(run["tags"]["dagster/partition"] for run in runs) == days
     for run in runs:
         assert stack.dagster.result("inference", run["runId"]) == "SUCCESS"
+
+
+def test_dg_launch_runs_a_job_for_a_partition(stack: Stack) -> None:
+    day, root = "2013-02-05", stack.project.path
+    home = {"DAGSTER_HOME": str(root / "var" / "dagster")}
+    stack.project.run("dg", "launch", "--job", "inference", "--partition", day, variables=home)
+
+    [run] = stack.dagster.runs("inference", **{"dagster/partition": day})
+    assert run["status"] == "SUCCESS"
+    done = stack.dagster.events(run["runId"], "ExecutionStepSuccessEvent")
+    assert {"inference__scores", "inference__monitoring"} <= {event["stepKey"] for event in done}
+    predicted = root / "var" / "artifacts" / "predictions" / f"{day}.parquet"
+    source = root / "data" / "sample" / f"{day}.parquet"
+    count = (
+        "import polars, sys; print(*(polars.read_parquet(name).height for name in sys.argv[1:]))"
+    )
+    rows = stack.project.run("python", "-c", count, str(predicted), str(source)).stdout.split()
+    assert rows[0] == rows[1] != "0"
 
 
 def test_bad_data_that_arrives_tells_every_channel_once(stack: Stack) -> None:

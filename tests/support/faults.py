@@ -41,7 +41,7 @@ def fault(project: Project, candidate: str, what: str) -> Iterator[None]:
         what: One statement, like `HANGS`; `first` in it is true the first time it runs.
     """
     domain = project.path / "src" / project.package / "domain"
-    file = domain / f"{project.answers['problem']}.py"
+    file = domain / "problem.py"
     sound = file.read_text()
     seen = project.path.parent / f"{project.path.name}-{candidate}-was-built"
     seen.unlink(missing_ok=True)
