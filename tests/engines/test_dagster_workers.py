@@ -66,7 +66,7 @@ def fleet(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
         def both_are_ready() -> bool | None:
             return all(log.exists() and " ready." in log.read_text() for log in logs) or None
 
-        wait_for(both_are_ready, 120, "both workers")
+        wait_for(both_are_ready, 300, "both workers")
         yield Fleet(project, Dagster(f"http://127.0.0.1:{port}"), logs)
 
 

@@ -54,7 +54,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         prefect = Prefect(f"http://127.0.0.1:{port}")
         yield Stack(project, story.slack, story.mail, prefect)
         run = prefect.launch("training", partition="2013-01-31")
-        wait_for(lambda: process_of(prefect, run), 120, "the run's process")
+        wait_for(lambda: process_of(prefect, run), 300, "the run's process")
         assert len(story.family()) > 4
 
 
@@ -149,7 +149,7 @@ def test_a_flaky_task_and_a_killed_run_recover(stack: Stack) -> None:
             tried = tasks.get("train random_forest", {"run_count": 0})["run_count"]
             return process_of(stack.prefect, run) if tried else None
 
-        wait_for(training_process, 120, "a candidate to be trained").kill()
+        wait_for(training_process, 300, "a candidate to be trained").kill()
         ended = stack.prefect.result(run)
 
     assert ended["state_name"] == "Completed"
@@ -183,7 +183,7 @@ def test_drift_alerts_and_starts_training_for_the_same_day(stack: Stack) -> None
         by = {(run["created_by"] or {}).get("type"): run for run in runs}
         return by.get("AUTOMATION")
 
-    training = wait_for(started, 60, "a training run that monitoring asked for")
+    training = wait_for(started, 300, "a training run that monitoring asked for")
     assert training["parameters"] == {"partition": "2013-02-04"}
     assert stack.prefect.result(training["id"])["state_name"] == "Completed"
     assert_retrained(told, training["id"], "2013-02-04")

@@ -89,7 +89,7 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 )
             )
         for log in logs:
-            wait_for(functools.partial(started, log), 60, "a worker")
+            wait_for(functools.partial(started, log), 300, "a worker")
         yield Cluster(project, prefect, logs)
 
 
@@ -120,7 +120,7 @@ def test_two_workers_train_and_score_and_give_what_one_process_gives(cluster: Cl
 
 def test_a_run_whose_process_is_killed_is_taken_up_again(cluster: Cluster) -> None:
     run = cluster.prefect.launch("training", partition="2013-02-02")
-    wait_for(lambda: process_of(cluster.prefect, run), 120, "the run's process").kill()
+    wait_for(lambda: process_of(cluster.prefect, run), 300, "the run's process").kill()
     ended = cluster.prefect.result(run)
     assert ended["state_name"] == "Completed"
     assert ended["run_count"] == 2

@@ -262,9 +262,9 @@ def test_two_workers_train_into_postgres_and_object_storage(stack: Stack) -> Non
 
     wait_for(lambda: stack.serves(1), 180, "the champion to be served")
     succeeded = 'pipeline_last_success_timestamp_seconds{pipeline="training"}'
-    wait_for(lambda: stack.metric(succeeded), 90, "the run's metrics in Prometheus")
+    wait_for(lambda: stack.metric(succeeded), 300, "the run's metrics in Prometheus")
     # Airflow with its scheduler, MLflow, PostgreSQL, Redis and the object storage.
-    wait_for(lambda: stack.metric("sum(probe_success) == 5"), 90, "all that is probed to answer")
+    wait_for(lambda: stack.metric("sum(probe_success) == 5"), 300, "all that is probed to answer")
 
 
 @pytest.mark.parametrize("stack", ["airflow"], indirect=True)
@@ -297,7 +297,7 @@ def test_retraining_survives_crashes_and_its_champion_is_served_without_a_gap(
         assert max(tries) > 1
         wait_for(lambda: stack.serves(2), 180, "the new champion to be served")
         asked = load.count
-        wait_for(lambda: load.count > asked + 5 or None, 30, "answers of the new champion")
+        wait_for(lambda: load.count > asked + 5 or None, 300, "answers of the new champion")
     assert load.failures == []
     assert load.versions == {1, 2}
     found = stack.project.mlflow()
@@ -394,9 +394,9 @@ def test_prefect_trains_and_serves(stack: Stack) -> None:
     refused = httpx.get(f"{stack.address('PREFECT_PORT')}/api/admin/version", timeout=10)
     assert refused.status_code == 401
     # Prometheus has the password.
-    wait_for(lambda: stack.metric('up{job="prefect-server"}') or None, 90, "Prefect's own metrics")
+    wait_for(lambda: stack.metric('up{job="prefect-server"}') or None, 300, "Prefect's own metrics")
     # Prefect, MLflow, PostgreSQL and the object storage.
-    wait_for(lambda: stack.metric("sum(probe_success) == 4"), 90, "all that is probed to answer")
+    wait_for(lambda: stack.metric("sum(probe_success) == 4"), 300, "all that is probed to answer")
 
 
 CHAMPION = "from {0}.core import tracking; print(tracking.require_champion().version)"

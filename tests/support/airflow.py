@@ -36,7 +36,7 @@ class Airflow:
             answer = self.client.request(method, path, json=body)
             return None if answer.status_code == 503 else answer
 
-        done: dict[str, Any] = wait_for(answered, 60, f"{path}").raise_for_status().json()
+        done: dict[str, Any] = wait_for(answered, 300, f"{path}").raise_for_status().json()
         return done
 
     def pause(self, dag: str, paused: bool) -> None:

@@ -101,5 +101,5 @@ class Dagster:
             ] or None
 
         status = wait_for(ended, 300, f"{job} {run} to end")
-        wait_for(reported, 120, f"the report of {job} {run}")
+        wait_for(reported, 300, f"the report of {job} {run}")
         return status

@@ -51,7 +51,7 @@ class Prefect:
             # SQLite is locked by another request: Prefect's own client tries again, too.
             return None if answer.status_code == 503 else answer.raise_for_status().json()["id"]
 
-        return wait_for(created, 60, "a run to be created")
+        return wait_for(created, 300, "a run to be created")
 
     def result(self, run: str, *ends: str) -> dict[str, Any]:
         """Wait for a run to end and return it; one that crashed is expected to be tried again."""
