@@ -338,7 +338,7 @@ def test_what_is_no_file(tmp_path: Path, source: Path, kind: str) -> None:
     NO_FILES[kind](folder / f"{DAY}.parquet")
     with sandbox.enter(source.parent, VARIABLES | variables):
         for pipeline in BOTH:
-            assert "is no file" in check(pipeline)
+            assert "is not a file" in check(pipeline)
 
 
 @pytest.mark.parametrize(
