@@ -17,7 +17,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PACKAGE = "src/flight_delays"
 # The guard, the file to break, what is in it, and what takes its place.
 MUTATIONS = [
-    ("silent_failure", f"{PACKAGE}/pipeline.py", "alerts.send(failure_event(run, error))", "pass"),
+    (
+        "silent_failure",
+        f"{PACKAGE}/pipeline.py",
+        "alerts.send_failure_of(run, failed_stage(run), error)",
+        "pass",
+    ),
     (
         "silent_failure_of_a_task",
         f"{PACKAGE}/orchestration/airflow/tasks.py",
@@ -27,7 +32,7 @@ MUTATIONS = [
     (
         "missing_hand_over",
         f"{PACKAGE}/core/stage.py",
-        "raise MissingUpstream(stage_name, parameter)",
+        "raise MissingUpstream(stage, parameter)",
         "return None",
     ),
     (

@@ -158,7 +158,10 @@ def test_an_mlflow_server_that_hangs_in_the_middle_of_a_run_does_not_delay_the_a
     with silent_server() as port, monkeypatch.context() as patch:
         hangs = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
         patch.setattr(tracking, "client", lambda: hangs)
-        event = pipeline.failure_event(run, OSError("no space left"))
+        events: list[alerts.Event] = []
+        patch.setattr(sender, "send", events.append)
+        alerts.send_failure_of(run, "score", OSError("no space left"))
+    [event] = events
     assert event.error == "OSError: no space left"
     assert f"/runs/{run.tracking_run_id}" in f"{event.tracking_url}"
 
