@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 import pytest
 import sandbox
-from flight_delays import pipeline
+from flight_delays import alerts, pipeline
 from flight_delays.alerts import sender
 from flight_delays.cli import doctor
 from flight_delays.core import tracking
