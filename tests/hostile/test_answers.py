@@ -82,8 +82,7 @@ CHECKS = {
     "package_name": "check_package(text)",
     "description": "check_lines(text, 500)",
     "author_name": "check_text(text, 250)",
-    # May stay empty.
-    "author_email": 'check_email(text) if text else ""',
+    "author_email": "check_email(text)",
 }
 # A smaller example is not worth many more projects.
 GENERATE = [Phase.generate]
