@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from .support.template import Render, copy_sources, git, make_project
 
 # With several processes these begin first, so that none of them is what all wait for at the end.
-LONGEST = ["test_stack", "test_in_project", "test_switching", "test_scaffolds"]
+LONGEST = ["test_stack", "test_in_project", "test_switching", "test_scaffolds", "test_rendering"]
 # Each parameter of these has a project of its own.
 BY_PROJECT = ("test_scaffolds", "test_in_project")
 
