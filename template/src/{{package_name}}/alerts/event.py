@@ -91,13 +91,9 @@ class Event(BaseModel):
             error = f"{type(error).__name__}: {error}"
         known |= {"pipeline": pipeline, "stage": stage, "partition": partition, "error": error}
         if rejected:
-            summary = (
-                f"Partition {rejected.partition} was rejected; nothing was trained, scored or "
-            )
+            summary = f"Partition {rejected.partition} was rejected, and the run ended there."
             details = {"Report": rejected.report_uri}
-            return cls(
-                kind="data_rejected", summary=f"{summary}promoted.", details=details, **known
-            )
+            return cls(kind="data_rejected", summary=summary, details=details, **known)
         day = f" for partition {partition}" if partition else ""
         where = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}"
         return cls(kind="failure", summary=f"{where}{day}.", **known)
@@ -117,10 +113,7 @@ class Event(BaseModel):
     def of_drift(cls, run: Run, monitoring: MonitorRef, psi: Mapping[str, float]) -> Event:
         """Return the event for drift, or a loss of performance, that asks for a new model.
 
-        Args:
-            run: The run that found it.
-            monitoring: What was found.
-            psi: Population stability index of every feature that drifted.
+        `psi` holds the population stability index of every feature that drifted.
         """
         return cls(
             kind="drift",
