@@ -1,11 +1,10 @@
-"""E-mail: both parts arrive over every kind of connection, and servers that misbehave."""
+"""E-mail: it arrives over every kind of connection, and servers that misbehave."""
 
 from __future__ import annotations
 
 import ssl
 import time
 from collections.abc import Callable
-from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -61,12 +60,6 @@ def failure(message: str = "no space left") -> alerts.Event:
     )
 
 
-def part(message: EmailMessage, subtype: str) -> str:
-    body = message.get_body((subtype,))
-    assert isinstance(body, EmailMessage)
-    return str(body.get_content())
-
-
 @pytest.mark.parametrize("security", ["none", "starttls", "tls"])
 def test_an_email_arrives_over_every_kind_of_connection(
     configure: Configure, server_context: ssl.SSLContext, ca_file: str, security: str
@@ -80,9 +73,9 @@ def test_an_email_arrives_over_every_kind_of_connection(
     assert message["Subject"] == failure().title
     assert message["Subject"].endswith(" - training / train")
     assert message["From"] == "Pipeline <pipeline@example.com>"
-    for text in (part(message, "plain"), part(message, "html")):
-        assert "OSError: no space left" in text
-        assert "http://airflow:8080/log?a=1" in text
+    text = message.get_content()
+    assert "OSError: no space left" in text
+    assert "Log: http://airflow:8080/log?a=1" in text
 
 
 def test_it_logs_in_where_the_server_asks_for_it(
@@ -132,16 +125,6 @@ def test_a_text_cannot_add_a_header(configure: Configure, separator: str) -> Non
     assert box.recipients == [["me@example.com", "you@example.com"]]
 
 
-def test_markup_in_a_text_stays_text(project: Path) -> None:
-    event = failure("<script>alert('x')</script> & more").model_copy(
-        update={"log_url": "javascript:alert(1)", "tracking_url": 'https://mlflow/"><script>'}
-    )
-    page = part(smtp.message(event, "a@example.com", ("b@example.com",)), "html")
-    assert "<script" not in page
-    assert "javascript:" not in page
-    assert "&lt;script&gt;" in page
-
-
 @pytest.mark.parametrize("text", ["größer 😀", "\ud800", "\x00\x1b", "y" * 100_000, ".\n.\n"])
 def test_any_text_arrives(configure: Configure, text: str) -> None:
     with mailbox() as box:
@@ -175,7 +158,6 @@ def test_a_half_configured_channel_says_what_is_wrong(
 def test_the_password_is_not_shown(configure: Configure) -> None:
     configure(587, "starttls", SMTP_USER="robot", SMTP_PASSWORD="swordfish")
     assert smtp.describe() == "me@example.com, you@example.com through 127.0.0.1:587 (starttls)"
-    assert "swordfish" not in repr(smtp._server())
 
 
 def test_a_server_that_is_not_there_is_a_failure(configure: Configure) -> None:

@@ -201,7 +201,7 @@ def test_what_is_gone_replaces_what_was(trained: Trained, tmp_path: Path) -> Non
     record = sandbox.records(trained.run)["promote"]
     records = [record.model_copy(update={"stage": "monitor", "result": monitored})]
 
-    summary = Summary(trained.run, records, [], "")
+    summary = Summary(trained.run, records, {}, "")
     registry = prometheus.run_metrics(summary, sandbox.PRIMARY)
 
     for name in ("pipeline_live_metric", "pipeline_gate_min", "pipeline_gate_max"):
@@ -316,7 +316,7 @@ def test_rules_and_dashboards_show_exactly_what_is_pushed(trained: Trained) -> N
     assert evaluation.result is not None
     compared = evaluation.result | {"champion_metrics": evaluation.result["metrics"]}
     records.append(evaluation.model_copy(update={"result": compared}))
-    summary = Summary(scored, records, [], "")
+    summary = Summary(scored, records, {}, "")
     registry = prometheus.run_metrics(summary, sandbox.PRIMARY)
     pushed = names(registry, prometheus.project_metrics())
 

@@ -70,7 +70,7 @@ def test_the_report_and_the_result_table_say_what_became_of_the_run(trained: Tra
     assert report.succeeded
     assert trained.run.key in Path(report.uri).read_text()
     cells = [str(cell) for column in result_table(trained.run.key).columns for cell in column.cells]
-    assert "[green]promoted: version 1 is champion[/]" in cells
+    assert "[green]promoted[/]: version 1 is champion; the first one" in cells
     assert report.uri in cells
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ..core import tracking
 from ..core.errors import DataRejected, SettingsError
 from ..core.redact import redact
-from ..core.refs import EvaluationRef, MonitorRef, Run
+from ..core.refs import EvaluationRef, MonitorRef, PromotionRef, Run
 from ..core.settings import load_settings
 
 Kind = Literal["failure", "data_rejected", "champion_changed", "drift", "test"]
@@ -27,7 +27,7 @@ _TITLES: dict[Kind, str] = {
 
 
 def _without_secrets(value: Any) -> Any:
-    return redact(value) if isinstance(value, str) else value
+    return None if value is None else redact(f"{value}")
 
 
 Text = Annotated[str, BeforeValidator(_without_secrets)]
@@ -78,67 +78,49 @@ class Event(BaseModel):
         pipeline: str | None = None,
         stage: str | None = None,
         partition: date | str | None = None,
-        run_key: str | None = None,
-        try_number: int | None = None,
-        log_url: str | None = None,
-        tracking_url: str | None = None,
+        **known: Any,
     ) -> Event:
         """Return the event for a failed stage; engines that lost the exception may pass its text.
 
         A `DataRejected`, also as the cause of an engine's own exception, becomes `data_rejected`.
+        `known` are other fields of the event.
         """
         rejected = _find_rejection(error)
         error = rejected or error
-        known: dict[str, Any] = {
-            "pipeline": pipeline,
-            "stage": stage,
-            "partition": f"{partition}" if partition else None,
-            "run_key": run_key,
-            "error": f"{type(error).__name__}: {error}"
-            if isinstance(error, BaseException)
-            else error,
-            "try_number": try_number,
-            "log_url": log_url,
-            "tracking_url": tracking_url,
-        }
-        if rejected is None:
-            day = f" for partition {partition}" if partition else ""
-            where = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}"
-            return cls(kind="failure", summary=f"{where}{day}.", **known)
-        summary = f"Partition {rejected.partition} was rejected; nothing was trained, scored or "
-        report = {"Report": rejected.report_uri} if rejected.report_uri else {}
-        return cls(kind="data_rejected", summary=f"{summary}promoted.", details=report, **known)
+        if isinstance(error, BaseException):
+            error = f"{type(error).__name__}: {error}"
+        known |= {"pipeline": pipeline, "stage": stage, "partition": partition, "error": error}
+        if rejected:
+            summary = f"Partition {rejected.partition} was rejected, and the run ended there."
+            details = {"Report": rejected.report_uri}
+            return cls(kind="data_rejected", summary=summary, details=details, **known)
+        day = f" for partition {partition}" if partition else ""
+        where = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}"
+        return cls(kind="failure", summary=f"{where}{day}.", **known)
 
     @classmethod
-    def of_new_champion(
-        cls, run: Run, evaluation: EvaluationRef, version: int, previous: int | None
-    ) -> Event:
+    def of_new_champion(cls, run: Run, evaluation: EvaluationRef, promotion: PromotionRef) -> Event:
         """Return the event for a challenger that has become champion."""
-        name = evaluation.candidate.candidate
-        was = f"version {previous} was" if previous else "the first one"
         return cls(
             kind="champion_changed",
             stage="promote",
-            summary=f"{name} is champion now, as version {version}; {was}",
+            summary=f"{evaluation.candidate.candidate}: {promotion.sentence}",
             details={metric: f"{value:.4f}" for metric, value in evaluation.metrics.items()},
-            **_of_run(run),
+            **of_run(run),
         )
 
     @classmethod
     def of_drift(cls, run: Run, monitoring: MonitorRef, psi: Mapping[str, float]) -> Event:
         """Return the event for drift, or a loss of performance, that asks for a new model.
 
-        Args:
-            run: The run that found it.
-            monitoring: What was found.
-            psi: Population stability index of every feature that drifted.
+        `psi` holds the population stability index of every feature that drifted.
         """
         return cls(
             kind="drift",
             stage="monitor",
             summary="; ".join(f"{reason}" for reason in monitoring.reasons),
             details={feature: f"PSI {value:.2f}" for feature, value in psi.items()},
-            **_of_run(run),
+            **of_run(run),
         )
 
     @classmethod
@@ -161,11 +143,11 @@ class Event(BaseModel):
             "Pipeline": self.pipeline,
             "Stage": self.stage,
             "Partition": self.partition,
-            "Try": f"{self.try_number}" if self.try_number is not None else None,
+            "Try": self.try_number,
             "Run": self.run_key,
             **self.details,
         }
-        return {label: value for label, value in known.items() if value}
+        return {label: f"{value}" for label, value in known.items() if value}
 
     @property
     def links(self) -> dict[str, str]:
@@ -186,10 +168,11 @@ def _find_rejection(error: BaseException | str | None) -> DataRejected | None:
     return None
 
 
-def _of_run(run: Run) -> dict[str, Any]:
+def of_run(run: Run) -> dict[str, Any]:
+    """Return the fields of an event that say which run it is about."""
     return {
         "pipeline": run.pipeline,
-        "partition": f"{run.partition}",
+        "partition": run.partition,
         "run_key": run.key,
         "tracking_url": run_url(run.tracking_run_id),
     }

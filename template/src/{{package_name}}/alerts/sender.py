@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-import time
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
-
 from ..core import optional
+from ..core.attempt import attempt
 from ..core.errors import SettingsError
 from ..core.logs import get_logger
 from ..core.paths import project_root
@@ -24,17 +23,16 @@ from ..core.redact import redact
 from ..core.refs import Run
 from ..core.settings import load_environment
 from .channels import TOTAL_SECONDS, Channel
-from .event import Event, run_url
+from .event import Event, of_run
 
 log = get_logger(__name__)
 
 CHANNELS = "alerts.channels"
 
 
-class Delivery(BaseModel):
+@dataclass(frozen=True)
+class Delivery:
     """What became of an event in one channel; `error` is None when it arrived."""
-
-    model_config = ConfigDict(frozen=True)
 
     channel: str
     error: str | None = None
@@ -95,14 +93,7 @@ def send_failure(error: BaseException | str | None, **where: Any) -> list[Delive
 
 def send_failure_of(run: Run, stage: str, error: BaseException) -> list[Delivery]:
     """Tell the team of a stage of a run that failed in this process."""
-    return send_failure(
-        error,
-        pipeline=run.pipeline,
-        stage=stage,
-        partition=run.partition,
-        run_key=run.key,
-        tracking_url=run_url(run.tracking_run_id),
-    )
+    return send_failure(error, stage=stage, **of_run(run))
 
 
 def undelivered() -> int:
@@ -116,44 +107,27 @@ def _undelivered_file() -> Path:
 
 
 def _deliver(event: Event) -> list[Delivery]:
-    outcomes: dict[str, Delivery | None] = {}
-
-    def attempt(name: str) -> None:
-        outcomes[name] = _attempt(name, event)
-
-    # Libraries limit each read, not the whole exchange; a thread can be left behind.
-    threads = {
-        name: threading.Thread(target=attempt, args=(name,), daemon=True, name=f"alert-{name}")
-        for name in channel_names()
-    }
-    deadline = time.monotonic() + TOTAL_SECONDS
-    for thread in threads.values():
-        thread.start()
-    for thread in threads.values():
-        thread.join(max(0.0, deadline - time.monotonic()))
-    late = f"no answer within {TOTAL_SECONDS:g} s"
-    finished = [outcomes.get(name, Delivery(channel=name, error=late)) for name in threads]
-    return [delivery for delivery in finished if delivery is not None]
+    calls = {name: partial(_send_through, name, event) for name in channel_names()}
+    deliveries = []
+    for name, outcome in attempt(calls, TOTAL_SECONDS).items():
+        if isinstance(outcome, BaseException):
+            deliveries.append(Delivery(name, redact(f"{type(outcome).__name__}: {outcome}")))
+        elif outcome:
+            deliveries.append(Delivery(name))
+    return deliveries
 
 
-def _attempt(name: str, event: Event) -> Delivery | None:
-    try:
-        channel = load_channel(name)
-        if not channel.configured():
-            return None
+def _send_through(name: str, event: Event) -> bool:
+    channel = load_channel(name)
+    configured = channel.configured()
+    if configured:
         channel.send(event)
-    except BaseException as error:
-        # Also SystemExit: nothing above this thread would hear of it.
-        return Delivery(channel=name, error=redact(f"{type(error).__name__}: {error}"))
-    return Delivery(channel=name)
+    return configured
 
 
 def _keep(event: Event, delivery: Delivery) -> None:
-    record = {
-        "time": datetime.now(UTC).isoformat(),
-        **delivery.model_dump(),
-        "event": event.model_dump(),
-    }
+    now = datetime.now(UTC).isoformat()
+    record = {"time": now, **asdict(delivery), "event": event.model_dump()}
     try:
         file = _undelivered_file()
         file.parent.mkdir(parents=True, exist_ok=True)

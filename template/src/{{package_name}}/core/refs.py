@@ -146,6 +146,19 @@ class PromotionRef(Ref):
     previous_version: int | None
     verdict: Verdict
 
+    @property
+    def sentence(self) -> str:
+        """Return who is champion now."""
+        if not self.champion_version:
+            return "there is no champion yet"
+        champion = f"version {self.champion_version}"
+        if not self.promoted:
+            return f"{champion} stays champion"
+        before = (
+            f"version {self.previous_version} was" if self.previous_version else "the first one"
+        )
+        return f"{champion} is champion; {before}"
+
 
 class ScoresRef(Ref):
     """Predictions of one partition: a Parquet file with the rows' key columns and `prediction`."""

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-from upath import UPath
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core import tracking
+from ..core.attempt import attempt
 from ..core.logs import get_logger
 from ..core.records import read_checked_partitions
 from ..core.redact import redact
 from ..core.settings import Gate, load_environment, load_settings
-from ..ml.drift import DriftTable
 from .summary import Summary
 
 if TYPE_CHECKING:
@@ -31,6 +29,15 @@ log = get_logger(__name__)
 
 ANSWER_SECONDS = 3.0
 TOTAL_SECONDS = 5.0
+
+
+class Metric(NamedTuple):
+    """A gauge; its numbers are one, or one for each value of a label."""
+
+    name: str
+    documentation: str
+    numbers: float | Mapping[str, float]
+    label: str = ""
 
 
 def push(summary: Summary, primary: str) -> None:
@@ -59,155 +66,104 @@ def push_champion() -> None:
 
 def run_metrics(summary: Summary, primary: str) -> CollectorRegistry:
     """Return the metrics of a finished run; the arguments are those of `push`."""
-    page = _Page()
-    _add_outcome(page, summary)
-    _add_stages(page, summary)
-    _add_data(page, summary)
-    _add_drift(page, summary)
-    _add_model(page, summary, primary)
-    return page.registry
+    from prometheus_client import Info
+
+    registry = _registry([*_of_run(summary), *_of_data(summary), *_of_model(summary, primary)])
+    run, page = summary.run, summary.tracking_url
+    last = Info("pipeline_last_run", "The last run, and its page in MLflow.", registry=registry)
+    last.info({"run": run.key, "partition": f"{run.partition}", "mlflow": page})
+    return registry
 
 
 def project_metrics() -> CollectorRegistry:
     """Return which pipelines have a schedule and, where there is one, the champion and its age."""
-    page, schedule = _Page(), load_settings().schedule
-    page.add_each(
-        "pipeline_scheduled",
-        "1 for a pipeline with a schedule, 0 for one that is run by hand only.",
-        "pipeline",
-        {"training": bool(schedule.training), "inference": bool(schedule.inference)},
-    )
+    schedule = load_settings().schedule
+    scheduled = {"training": bool(schedule.training), "inference": bool(schedule.inference)}
+    metrics = [Metric("pipeline_scheduled", "1 with a schedule, 0 without.", scheduled, "pipeline")]
     champion = tracking.version_of(tracking.CHAMPION)
     if champion is not None:
         version, created = int(champion.version), champion.creation_timestamp / 1000
-        page.add("pipeline_champion_version", "Registry version of the champion.", version)
         name = "pipeline_champion_created_timestamp_seconds"
-        page.add(name, "When the champion was registered.", created)
-    return page.registry
+        metrics += [
+            Metric("pipeline_champion_version", "Registry version of the champion.", version),
+            Metric(name, "When the champion was registered.", created),
+        ]
+    return _registry(metrics)
 
 
-class _Page:
-    """Metrics that are pushed together."""
+def _registry(metrics: Iterable[Metric]) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, Gauge
 
-    def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry
-
-        self.registry = CollectorRegistry()
-
-    def add(self, name: str, documentation: str, number: float) -> None:
-        """Add a number."""
-        from prometheus_client import Gauge
-
-        Gauge(name, documentation, registry=self.registry).set(number)
-
-    def add_each(
-        self, name: str, documentation: str, label: str, numbers: Mapping[str, float]
-    ) -> None:
-        """Add a number for each value of a label."""
-        from prometheus_client import Gauge
-
-        gauge = Gauge(name, documentation, (label,), registry=self.registry)
-        for key, number in numbers.items():
-            gauge.labels(key).set(number)
-
-    def add_texts(self, name: str, documentation: str, texts: dict[str, str]) -> None:
-        """Add texts, as labels of a 1."""
-        from prometheus_client import Info
-
-        Info(name, documentation, registry=self.registry).info(texts)
+    registry = CollectorRegistry()
+    for name, documentation, numbers, label in metrics:
+        gauge = Gauge(name, documentation, [label] if label else [], registry=registry)
+        if isinstance(numbers, Mapping):
+            for value, number in numbers.items():
+                gauge.labels(value).set(number)
+        else:
+            gauge.set(numbers)
+    return registry
 
 
-def _add_outcome(page: _Page, summary: Summary) -> None:
-    now, run = time.time(), summary.run
-    about = {"run": run.key, "partition": f"{run.partition}", "mlflow": summary.tracking_url}
-    page.add_texts("pipeline_last_run", "The last run, and its page in MLflow.", about)
-    page.add("pipeline_last_run_timestamp_seconds", "When the last run ended.", now)
-    succeeded = not summary.failures
-    page.add("pipeline_last_run_succeeded", "1 when all of its stages ended well.", succeeded)
-    if summary.records:
-        seconds = now - min(record.started for record in summary.records).timestamp()
-        page.add("pipeline_last_run_duration_seconds", "From first stage to end.", seconds)
-    if succeeded:
-        page.add("pipeline_last_success_timestamp_seconds", "When a run last succeeded.", now)
+def _of_run(summary: Summary) -> Iterator[Metric]:
+    now, records, failed = time.time(), summary.records, summary.failures
+    yield Metric("pipeline_last_run_timestamp_seconds", "When the last run ended.", now)
+    yield Metric("pipeline_last_run_succeeded", "1 when all stages ended well.", not failed)
+    if not failed:
+        yield Metric("pipeline_last_success_timestamp_seconds", "When a run last succeeded.", now)
+    if records:
+        seconds = now - min(record.started for record in records).timestamp()
+        yield Metric("pipeline_last_run_duration_seconds", "From first stage to end.", seconds)
+    times = {record.label: record.seconds for record in records}
+    yield Metric("pipeline_stage_duration_seconds", "Wall time of each stage.", times, "stage")
+    yield Metric("pipeline_stage_rows", "Rows that each stage returned.", summary.rows, "stage")
+    ended = {label: label in failed for label in (*times, *failed)}
+    yield Metric("pipeline_stage_failed", "1 for each stage that failed.", ended, "stage")
 
 
-def _add_stages(page: _Page, summary: Summary) -> None:
-    failed = summary.failed_stages
-    page.add_each(
-        "pipeline_stage_duration_seconds",
-        "Wall time of each stage of the last run.",
-        "stage",
-        {record.label: record.seconds for record in summary.records},
-    )
-    page.add_each(
-        "pipeline_stage_rows",
-        "Rows that each stage of the last run returned.",
-        "stage",
-        {
-            record.label: record.result["rows"]
-            for record in summary.records
-            if record.result and "rows" in record.result
-        },
-    )
-    labels = [*(record.label for record in summary.records), *failed]
-    page.add_each(
-        "pipeline_stage_failed",
-        "1 for each stage of the last run that failed.",
-        "stage",
-        {label: label in failed for label in labels},
-    )
-
-
-def _add_data(page: _Page, summary: Summary) -> None:
+def _of_data(summary: Summary) -> Iterator[Metric]:
     checked = read_checked_partitions(summary.run, summary.records)
-    violations = len(summary.violations)
+    broken = len(summary.violations)
     if checked:
         rows = sum(partition.rows for partition in checked)
         invalid = sum(partition.quarantined for partition in checked)
-        page.add("pipeline_validation_rows", "Rows that were checked.", rows)
-        page.add("pipeline_validation_invalid_rows", "Rows that broke the contract.", invalid)
-    if checked or violations:
-        documentation = "Broken limits; any rejects the data."
-        page.add("pipeline_validation_violations", documentation, violations)
+        yield Metric("pipeline_validation_rows", "Rows that were checked.", rows)
+        yield Metric("pipeline_validation_invalid_rows", "Rows that broke the contract.", invalid)
+    if checked or broken:
+        yield Metric("pipeline_validation_violations", "Limits that the data broke.", broken)
     most = summary.run.settings.validation.max_invalid_share
-    page.add("pipeline_validation_max_invalid_share", "[validation] max_invalid_share.", most)
-    if summary.scores:
+    yield Metric("pipeline_validation_max_invalid_share", "[validation] max_invalid_share.", most)
+    if summary.results.score:
         begin = datetime.combine(summary.run.partition, datetime.min.time(), UTC).timestamp()
         name = "pipeline_scored_partition_timestamp_seconds"
-        page.add(name, "The day that was scored last, at its beginning.", begin)
+        yield Metric(name, "The day that was scored last, at its beginning.", begin)
 
 
-def _add_drift(page: _Page, summary: Summary) -> None:
-    limits, monitoring = summary.run.settings.monitoring, summary.monitoring
+def _of_model(summary: Summary, primary: str) -> Iterator[Metric]:
+    monitoring, evaluation = summary.results.monitor, summary.results.evaluate
     if monitoring:
-        table = DriftTable.model_validate_json(UPath(monitoring.uri).read_text())
-        psi = {row.feature: row.psi for row in table.features}
-        page.add_each("pipeline_drift_psi", "Population stability index.", "feature", psi)
+        psi = {row.feature: row.psi for row in summary.drift}
+        yield Metric("pipeline_drift_psi", "Population stability index.", psi, "feature")
         share = len(monitoring.drift.drifted) / max(monitoring.drift.stable_features, 1)
-        page.add("pipeline_drift_share", "Share of the stable features that drifted.", share)
-    page.add("pipeline_drift_max_psi", "[monitoring] max_psi.", limits.max_psi)
-    name = "pipeline_drift_max_share"
-    page.add(name, "[monitoring] max_drifted_share.", limits.max_drifted_share)
-
-
-def _add_model(page: _Page, summary: Summary, primary: str) -> None:
-    monitoring, evaluation = summary.monitoring, summary.evaluation
-    if monitoring:
+        yield Metric("pipeline_drift_share", "Share of stable features that drifted.", share)
         # No labels is an answer, too: it must replace what was measured before.
         live = monitoring.live_metrics or {primary: math.nan}
-        page.add_each("pipeline_live_metric", "Of predictions with labels.", "metric", live)
+        yield Metric("pipeline_live_metric", "Of predictions with labels.", live, "metric")
     if evaluation:
-        measured = {"challenger": evaluation.metrics, "champion": evaluation.champion_metrics}
-        for model, metrics in measured.items():
-            documentation = f"Of the {model} on the holdout days of the last training."
-            page.add_each(f"pipeline_{model}_metric", documentation, "metric", metrics)
+        documentation = "On the holdout days of the last training."
+        challenger, champion = evaluation.metrics, evaluation.champion_metrics
+        yield Metric("pipeline_challenger_metric", documentation, challenger, "metric")
+        yield Metric("pipeline_champion_metric", documentation, champion, "metric")
+    limits = summary.run.settings.monitoring
+    yield Metric("pipeline_drift_max_psi", "[monitoring] max_psi.", limits.max_psi)
+    most = limits.max_drifted_share
+    yield Metric("pipeline_drift_max_share", "[monitoring] max_drifted_share.", most)
     gates = summary.run.settings.gates.metrics or {primary: Gate()}
     for bound in ("min", "max"):
-        limits = {metric: getattr(gate, bound) for metric, gate in gates.items()}
+        limit = {metric: getattr(gate, bound) for metric, gate in gates.items()}
         # Nothing is below or above NaN. A limit that is gone must replace the one that was.
-        numbers = {metric: math.nan if n is None else n for metric, n in limits.items()}
-        documentation = f"[gates.metrics] {bound}; NaN where there is none."
-        page.add_each(f"pipeline_gate_{bound}", documentation, "metric", numbers)
+        numbers = {metric: math.nan if n is None else n for metric, n in limit.items()}
+        yield Metric(f"pipeline_gate_{bound}", "NaN where there is none.", numbers, "metric")
 
 
 def _send(gateway: str, registry: CollectorRegistry, group: dict[str, str]) -> None:
@@ -222,21 +178,9 @@ def _attempt(send: Callable[[str], None]) -> None:
     gateway = os.environ.get("PROMETHEUS_PUSHGATEWAY_URL")
     if not gateway:
         return
-    outcome = [f"no answer within {TOTAL_SECONDS:g} s"]
-
-    def attempt() -> None:
-        try:
-            send(gateway)
-            outcome.clear()
-        except Exception as error:
-            outcome[0] = f"{type(error).__name__}: {error}"
-
-    # Libraries limit each read, not the whole exchange; a thread can be left behind.
-    thread = threading.Thread(target=attempt, daemon=True, name="metrics")
-    thread.start()
-    thread.join(TOTAL_SECONDS)
-    address = redact(gateway)
-    if outcome:
-        log.warning("metrics not pushed to %s: %s", address, " ".join(redact(outcome[0]).split()))
+    error = attempt({"push": partial(send, gateway)}, TOTAL_SECONDS)["push"]
+    if error is None:
+        log.info("metrics pushed to %s", redact(gateway))
     else:
-        log.info("metrics pushed to %s", address)
+        reason = redact(f"{type(error).__name__}: {error}")
+        log.warning("metrics not pushed to %s: %s", redact(gateway), " ".join(reason.split()))

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+from upath import UPath
 
 from ..core.outcomes import Violation
 from ..core.records import StageError, StageRecord, read_records
 from ..core.refs import (
+    DatasetRef,
     EvaluationRef,
+    FeaturesRef,
     MonitorRef,
     PromotionRef,
-    Ref,
+    ReportRef,
     Run,
     ScoresRef,
 )
 
+if TYPE_CHECKING:
+    from ..ml.drift import FeatureDrift
+
 # The stage that completes each pipeline: a run without its record did not do its work.
 LAST_STAGE = {"training": "promote", "inference": "monitor"}
 
-R = TypeVar("R", bound=Ref)
 
+class Results(BaseModel):
+    """What each stage returned last; None where the run did not get that far."""
 
-@dataclass(frozen=True)
-class Failure:
-    """A stage that failed; without an error when it left no record of how."""
+    ingest: DatasetRef | None = None
+    # BaseModel has a `validate` of its own.
+    validated: DatasetRef | None = Field(default=None, alias="validate")
+    featurize: FeaturesRef | None = None
+    evaluate: EvaluationRef | None = None
+    promote: PromotionRef | None = None
+    score: ScoresRef | None = None
+    monitor: MonitorRef | None = None
+    report: ReportRef | None = None
 
-    label: str
-    error: StageError | None = None
-
-    @property
-    def violations(self) -> tuple[Violation, ...]:
-        """The broken limits, when the error is that data was rejected."""
-        return self.error.violations if self.error else ()
+    @classmethod
+    def of(cls, records: Sequence[StageRecord]) -> Results:
+        """Return the results in a run's records."""
+        given = {record.stage: record.result for record in records if record.result is not None}
+        return cls.model_validate(given)
 
 
 @dataclass(frozen=True)
@@ -43,51 +56,45 @@ class Summary:
 
     Attributes:
         records: What its stages recorded, in the order in which they started.
-        failures: What failed; the run succeeded when there is nothing.
+        failures: The labels of the stages that failed, and their errors; None where a stage left
+            no record of how. The run succeeded when there is nothing.
         tracking_url: The run's page in MLflow.
     """
 
     run: Run
     records: Sequence[StageRecord]
-    failures: Sequence[Failure]
+    failures: Mapping[str, StageError | None]
     tracking_url: str
+
+    @cached_property
+    def results(self) -> Results:
+        """What its stages returned."""
+        return Results.of(self.records)
 
     @property
     def violations(self) -> list[Violation]:
         """The broken limits of the data contract."""
-        return [violation for failure in self.failures for violation in failure.violations]
+        errors = [error for error in self.failures.values() if error]
+        return [violation for error in errors for violation in error.violations]
 
     @property
-    def failed_stages(self) -> tuple[str, ...]:
-        """The labels of the stages that failed."""
-        return tuple(failure.label for failure in self.failures)
+    def rows(self) -> dict[str, int]:
+        """How many rows each stage that handles rows returned, by its label."""
+        results = {record.label: record.result or {} for record in self.records}
+        return {label: result["rows"] for label, result in results.items() if "rows" in result}
 
     @cached_property
-    def evaluation(self) -> EvaluationRef | None:
-        """The last evaluation."""
-        return self.latest("evaluate", EvaluationRef)
+    def drift(self) -> tuple[FeatureDrift, ...]:
+        """What monitoring measured, or else the evaluation."""
+        from ..ml.drift import DriftTable
 
-    @cached_property
-    def promotion(self) -> PromotionRef | None:
-        """What became of the challenger."""
-        return self.latest("promote", PromotionRef)
-
-    @cached_property
-    def scores(self) -> ScoresRef | None:
-        """The predictions."""
-        return self.latest("score", ScoresRef)
-
-    @cached_property
-    def monitoring(self) -> MonitorRef | None:
-        """Drift and live performance."""
-        return self.latest("monitor", MonitorRef)
-
-    def latest(self, stage: str, kind: type[R]) -> R | None:
-        """Return what a stage returned last; None when the run did not get that far."""
-        for record in reversed(self.records):
-            if record.stage == stage and record.result is not None:
-                return kind.model_validate(record.result)
-        return None
+        if self.results.monitor:
+            path = UPath(self.results.monitor.uri)
+        elif self.results.evaluate:
+            path = UPath(self.results.evaluate.uri) / "drift.json"
+        else:
+            return ()
+        return DriftTable.model_validate_json(path.read_text()).features
 
 
 def summarize(run: Run, failed: Sequence[str], tracking_url: str) -> Summary:
@@ -99,15 +106,12 @@ def summarize(run: Run, failed: Sequence[str], tracking_url: str) -> Summary:
         tracking_url: The run's page in MLflow.
     """
     records = [record for record in read_records(run.key) if record.stage != "report"]
-    return Summary(run, records, find_failures(run, records, failed), tracking_url)
-
-
-def find_failures(run: Run, records: Sequence[StageRecord], failed: Sequence[str]) -> list[Failure]:
-    """Return the stages whose record holds an error, then those only the engine knows of."""
-    failures = [Failure(record.label, record.error) for record in records if record.error]
+    failures: dict[str, StageError | None] = {
+        record.label: record.error for record in records if record.error is not None
+    }
     recorded = {record.stage for record in records if record.error}
-    failures += [Failure(stage) for stage in failed if stage not in recorded]
+    failures |= dict.fromkeys(stage for stage in failed if stage not in recorded)
     last = LAST_STAGE[run.pipeline]
     if not failures and all(record.stage != last for record in records):
-        failures.append(Failure(last))
-    return failures
+        failures[last] = None
+    return Summary(run, records, failures, tracking_url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Mapping
 
 from rich import box
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ..core.logs import console
 from ..core.records import StageRecord, read_records
-from ..core.refs import EvaluationRef, MonitorRef, PromotionRef, ReportRef
 from ..core.stage import listeners
+from .summary import Results
 
 
 class StageProgress:
@@ -32,12 +32,7 @@ class StageProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
         listeners.remove(self._on_stage)
 
@@ -56,45 +51,29 @@ def result_table(run_key: str) -> Table:
     table = Table(box=box.ROUNDED, show_header=False, title=run_key)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for record in read_records(run_key):
-        if record.result is None:
-            continue
-        for name, value in _rows(record.stage, record.result):
-            table.add_row(name, value)
+    results = Results.of(read_records(run_key))
+    if evaluation := results.evaluate:
+        table.add_row("challenger", evaluation.candidate.candidate)
+        table.add_row("on the holdout", _in_line(evaluation.metrics))
+    if promotion := results.promote:
+        done = "[green]promoted[/]" if promotion.promoted else "not promoted"
+        table.add_row("champion", f"{done}: {promotion.sentence}")
+        table.add_row("because", "\n".join(map(str, promotion.verdict.reasons)))
+    if scores := results.score:
+        table.add_row("scored", f"{scores.rows} rows by version {scores.model_version}")
+        table.add_row("predictions", scores.uri)
+    if monitoring := results.monitor:
+        table.add_row("drifted", ", ".join(monitoring.drift.drifted) or "none")
+        table.add_row("live", _in_line(monitoring.live_metrics) or "no labels yet")
+        why = "\n".join(map(str, monitoring.reasons))
+        table.add_row("retrain", f"[yellow]yes[/]: {why}" if monitoring.retrain else "no")
+    if report := results.report:
+        if report.failed_stages:
+            table.add_row("failed", f"[red]{', '.join(report.failed_stages)}[/]")
+        table.add_row("report", report.uri)
+        table.add_row("MLflow", f"{report.tracking_url}  (uv run poe up)")
     return table
 
 
-def _rows(stage: str, result: dict[str, object]) -> list[tuple[str, str]]:
-    if stage == "evaluate":
-        evaluation = EvaluationRef.model_validate(result)
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
-        return [("challenger", evaluation.candidate.candidate), ("on the holdout", metrics)]
-    if stage == "promote":
-        promotion = PromotionRef.model_validate(result)
-        if promotion.promoted:
-            state = f"[green]promoted: version {promotion.champion_version} is champion[/]"
-        elif promotion.champion_version:
-            state = f"kept: version {promotion.champion_version} stays champion"
-        else:
-            state = "[yellow]not promoted, and there is no champion yet[/]"
-        return [("champion", state), ("because", "\n".join(map(str, promotion.verdict.reasons)))]
-    if stage == "score":
-        return [("scored", f"{result['rows']} rows by version {result['model_version']}"),
-                ("predictions", str(result["uri"]))]  # fmt: skip
-    if stage == "monitor":
-        monitoring = MonitorRef.model_validate(result)
-        live = ", ".join(f"{name} {value:.4f}" for name, value in monitoring.live_metrics.items())
-        drifted = ", ".join(monitoring.drift.drifted) or "none"
-        why = "\n".join(map(str, monitoring.reasons))
-        retrain = f"[yellow]yes[/]: {why}" if monitoring.retrain else "no"
-        return [
-            ("drifted", drifted),
-            ("live", live or "no labels yet"),
-            ("retrain", retrain),
-        ]
-    if stage == "report":
-        report = ReportRef.model_validate(result)
-        rows = [("report", report.uri), ("MLflow", f"{report.tracking_url}  (uv run poe up)")]
-        failed = ", ".join(report.failed_stages)
-        return [("failed", f"[red]{failed}[/]"), *rows] if failed else rows
-    return []
+def _in_line(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -22,17 +22,16 @@ def promote(run: Run, evaluation: EvaluationRef) -> PromotionRef:
         return _keep_champion(evaluation.verdict)
     current = tracking.version_of(tracking.CHAMPION)
     version = tracking.register(evaluation.candidate)
-    previous = tracking.promote(version)
-    if current is None or int(current.version) != version:
-        was = f"version {previous} was" if previous else "the first one"
-        log.info("version %d is the champion now, %s", version, was)
-        alerts.send(alerts.Event.of_new_champion(run, evaluation, version, previous))
-    return PromotionRef(
+    promotion = PromotionRef(
         promoted=True,
         champion_version=version,
-        previous_version=previous,
+        previous_version=tracking.promote(version),
         verdict=evaluation.verdict,
     )
+    if current is None or int(current.version) != version:
+        log.info("%s", promotion.sentence)
+        alerts.send(alerts.Event.of_new_champion(run, evaluation, promotion))
+    return promotion
 
 
 def _keep_champion(verdict: Verdict) -> PromotionRef:

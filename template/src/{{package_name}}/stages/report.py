@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from upath import UPath
 
 from ..core import optional, storage, tracking
 from ..core.answers import MONITORING
 from ..core.logs import get_logger
-from ..core.records import StageRecord
 from ..core.refs import EvaluationRef, ReportRef, Run
 from ..core.stage import stage
 from ..domain import problem
 from ..reporting.page import render
-from ..reporting.summary import Failure, Summary, summarize
+from ..reporting.summary import Summary, summarize
 
 log = get_logger(__name__)
 
@@ -31,33 +31,32 @@ def report(run: Run, failed: Sequence[str] = ()) -> ReportRef:
         failed: Stages the engine knows to have failed; a killed process leaves no record.
     """
     summary = summarize(run, failed, tracking.run_url(run.tracking_run_id))
-    html = render(summary, problem.metrics.PRIMARY, _plots(summary.evaluation))
+    html = render(summary, problem.metrics.PRIMARY, _plots(summary.results.evaluate))
     path = storage.artifact_path("reports", run.pipeline, f"{run.partition}", f"{run.key}.html")
     uri = storage.write_text(path, html)
-    closed = False
     try:
-        tracking.log_metrics(run.tracking_run_id, stage_metrics(summary.records))
+        tracking.log_metrics(run.tracking_run_id, _metrics(summary))
         tracking.log_report(run, html)
         tracking.finish(run, succeeded=not summary.failures)
-        closed = True
+    except BaseException:
+        summary = replace(summary, failures={**summary.failures, "report": None})
+        raise
     finally:
-        _push_metrics(summary, closed=closed)
+        # The module is there for those who watch their runs only.
+        if MONITORING == "prometheus":
+            optional.load("reporting.prometheus").push(summary, problem.metrics.PRIMARY)
     log.info("report: %s", uri)
     return ReportRef(
         uri=uri,
         tracking_url=summary.tracking_url,
         succeeded=not summary.failures,
-        failed_stages=summary.failed_stages,
+        failed_stages=tuple(summary.failures),
     )
 
 
-def stage_metrics(records: Sequence[StageRecord]) -> dict[str, float]:
-    """Return the seconds of each stage, and the rows of those that handled rows."""
-    metrics = {f"seconds.{record.label}": record.seconds for record in records}
-    for record in records:
-        if record.result is not None and "rows" in record.result:
-            metrics[f"rows.{record.label}"] = record.result["rows"]
-    return metrics
+def _metrics(summary: Summary) -> dict[str, float]:
+    seconds = {f"seconds.{record.label}": record.seconds for record in summary.records}
+    return seconds | {f"rows.{label}": rows for label, rows in summary.rows.items()}
 
 
 def _plots(evaluation: EvaluationRef | None) -> dict[str, str]:
@@ -65,13 +64,3 @@ def _plots(evaluation: EvaluationRef | None) -> dict[str, str]:
         return {}
     scored = storage.read_parquet(str(UPath(evaluation.uri) / "predictions.parquet"))
     return problem.metrics.plots(scored["target"].to_numpy(), scored["prediction"].to_numpy())
-
-
-def _push_metrics(summary: Summary, *, closed: bool) -> None:
-    # The module is there for those who watch their runs only.
-    if MONITORING != "prometheus":
-        return
-    if not closed:
-        failures = [*summary.failures, Failure("report")]
-        summary = Summary(summary.run, summary.records, failures, summary.tracking_url)
-    optional.load("reporting.prometheus").push(summary, problem.metrics.PRIMARY)

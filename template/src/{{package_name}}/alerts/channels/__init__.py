@@ -9,7 +9,6 @@ from typing import Protocol
 
 from ..event import Event
 
-CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 10.0
 
 
