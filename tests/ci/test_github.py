@@ -144,7 +144,7 @@ def test_update_opens_a_pull_request_with_the_new_release(
 
     assert done.succeeded, done.log
     assert set(done.outcomes.values()) == {"success"}
-    assert "from v0.1.0 to v0.2.0" in done.summary
+    assert "-_commit: v0.1.0\n+_commit: v0.2.0\n" in done.summary
     assert "# New in 0.2.0." in forge.pushed(STAGE)
     assert yaml.safe_load(forge.pushed(".copier-answers.yml"))["_commit"] == "v0.2.0"
     changed = git(forge.origin, "diff", "--name-only", "main", "template-update").split()

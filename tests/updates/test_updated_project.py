@@ -43,7 +43,7 @@ def living(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     done = project.run("poe", "update")
 
-    assert f"from {OLD} to {NEW}" in done.stdout
+    assert f"\n-_commit: {OLD}\n+_commit: {NEW}\n" in done.stdout
     assert git(project.path, "diff", "--name-only", "--diff-filter=U") == ""
     assert team.lost(project.path, "airflow") == []
     commit_all(project.path, "Update")

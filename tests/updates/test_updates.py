@@ -125,14 +125,14 @@ def test_changes_of_the_template_arrive_beside_edits(updated: Updated) -> None:
 def test_a_new_question_is_answered_with_its_default_and_named(updated: Updated) -> None:
     assert (updated.path / "CONTACT.md").read_text() == "Ask the night shift.\n"
     assert read_answers(updated.path)["contact"] == "the night shift"
-    assert "new question: contact, answered with 'the night shift'" in updated.done.stdout
+    assert "\n+contact: the night shift\n" in updated.done.stdout
 
 
 def test_files_that_the_template_removed_go_and_are_named(updated: Updated) -> None:
-    assert "removed; git has them" in updated.done.stdout
+    assert "files that are gone (git has them)" in updated.done.stdout
     for name in ("tests/stages/test_bad_data.py", "tests/stages/test_light_imports.py"):
         assert not (updated.path / name).exists()
-        assert f"\n    {name}\n" in updated.done.stdout
+        assert f"\nD\t{name}\n" in updated.done.stdout
 
 
 def test_a_file_that_becomes_the_teams_stays_as_it_is(updated: Updated) -> None:
@@ -141,7 +141,7 @@ def test_a_file_that_becomes_the_teams_stays_as_it_is(updated: Updated) -> None:
 
 
 def test_the_old_and_the_new_version_are_named_and_locking_follows(updated: Updated) -> None:
-    assert f"from {OLD} to {NEW}" in updated.done.stdout
+    assert f"\n-_commit: {OLD}\n+_commit: {NEW}\n" in updated.done.stdout
     assert read_answers(updated.path)["_commit"] == NEW
     assert (updated.path.parent / "programs" / "called").read_text() == "lock\n"
 
@@ -221,13 +221,14 @@ def chosen(old_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Updat
 
 def test_a_version_can_be_chosen_and_an_answer_switched(chosen: Updated) -> None:
     assert read_answers(chosen.path)["_commit"].startswith(f"{NEW}-1-g")
-    assert "answer changed: monitoring, from 'prometheus' to 'none'" in chosen.done.stdout
+    assert "\n-monitoring: prometheus\n" in chosen.done.stdout
+    assert "\n+monitoring: none\n" in chosen.done.stdout
     assert not (chosen.path / "deploy" / "prometheus").exists()
     assert team.lost(chosen.path, "airflow") == []
 
 
 def test_an_answer_that_is_no_longer_offered_is_replaced_and_named(chosen: Updated) -> None:
-    assert "answer changed: python_version, from '3.11' to '3.12'" in chosen.done.stdout
+    assert "\n+python_version: '3.12'\n" in chosen.done.stdout
     metadata = tomllib.loads((chosen.path / "pyproject.toml").read_text())
     assert metadata["project"]["requires-python"] == ">=3.12,<3.14"
 
@@ -282,7 +283,7 @@ def lose_the_history(project: Path) -> None:
     [
         (change_a_file, "can be taken back:\n M README.md"),
         (lose_the_answers, "no .copier-answers.yml in "),
-        (lose_the_version, "does not say from which template (_src_path) and version (_commit)"),
+        (lose_the_version, "that says from which template (_src_path) and version (_commit)"),
         (lose_the_history, "git status failed in "),
         (rewrite_address("../template"), "the address of the template, '../template', is relative"),
         (rewrite_address("/nowhere/template"), "the template at /nowhere/template cannot be read"),

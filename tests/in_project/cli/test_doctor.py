@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from flight_delays.cli import doctor
 from flight_delays.core import tracking
-from flight_delays.core.checks import Check, port_state
+from flight_delays.core.checks import Check, Probe, port_probe
 from receivers import free_port, silent_server, webhook
 from rich.console import Console
 
@@ -28,12 +28,12 @@ def ask(name: str) -> Check:
 
 
 def test_a_good_project_passes_and_says_what_is_left_to_do(project: Path) -> None:
-    started: list[str] = []
-    checks = doctor.run_checks(on_start=started.append)
+    checks = doctor.run_checks()
     # Whoever runs the tests may well have something on the usual ports.
     failed = [check for check in checks if not check.ok and not check.name.endswith(" UI")]
     assert failed == []
-    assert started[:4] == ["Python", "settings", "data", "artefact store"]
+    names = [check.name for check in checks]
+    assert names[:3] == ["settings", "data", "artefact store"]
     champion = next(check for check in checks if check.name == "champion")
     assert "none yet" in champion.detail
     assert champion.fix == "train one: `uv run poe run`"
@@ -62,12 +62,6 @@ def mlflow_that_is_down(project: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "break_it", "detail", "fix"),
     [
-        (
-            "Python",
-            text("pyproject.toml", '[project]\nrequires-python = ">=4"\n'),
-            "the project wants >=4",
-            "uv sync",
-        ),
         (
             "settings",
             text("config/pipeline.toml", "[training]\ntrials = 0\nseeds = 1\n"),
@@ -111,7 +105,6 @@ def test_a_broken_thing_is_a_failed_line_with_its_fix(
     assert not check.ok
     assert detail in check.detail
     assert fix in check.fix
-    assert doctor.exit_status([check]) == 1
 
 
 def test_a_channel_is_passed_failed_or_left_to_configure(add_channel: AddChannel) -> None:
@@ -136,11 +129,11 @@ def test_test_messages_are_sent_only_when_asked_for(
     assert "test messages" not in [probe.name for probe in doctor.probes()]
     assert not inbox.exists()
     probe = next(probe for probe in doctor.probes(send=True) if probe.name == "test messages")
-    broken, good = doctor.ask(probe)
+    (check,) = doctor.ask(probe)
     assert inbox.read_text() == "test"
-    assert good.ok
-    assert not broken.ok
-    assert broken.fix
+    assert not check.ok
+    assert "broken: ValueError: down" in check.detail
+    assert check.fix
 
 
 def test_git_is_advised_until_there_is_a_commit(project: Path) -> None:
@@ -154,16 +147,24 @@ def test_git_is_advised_until_there_is_a_commit(project: Path) -> None:
     assert ask("git").detail.startswith("commit ")
 
 
-def test_a_port_is_free_ours_or_somebody_elses() -> None:
+def test_a_port_is_free_ours_or_somebody_elses(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(port: int, answer: str) -> Check:
+        monkeypatch.setenv("SOME_PORT", f"{port}")
+        (check,) = port_probe("UI", "SOME_PORT", 5000, "/health", answer).checks()
+        return check
+
     port = free_port()
-    assert port_state(port, "/health", "OK") == f"port {port} is free"
+    assert state(port, "OK").detail == f"port {port} is free"
     with webhook(answer=b"OK") as server:
         port = int(server.url.split(":")[2].split("/")[0])
-        assert "already running" in port_state(port, "/health", "OK")
-        with pytest.raises(OSError, match="another program"):
-            port_state(port, "/health", "metadatabase")
-    with silent_server(b"\x00\xff") as port, pytest.raises(OSError, match="another program"):
-        port_state(port, "/health", "OK")
+        assert "already running" in state(port, "OK").detail
+        assert "another program" in state(port, "metadatabase").detail
+    with silent_server(b"\x00\xff") as port:
+        check = state(port, "OK")
+        assert "another program" in check.detail
+        assert "SOME_PORT" in check.fix
 
 
 def test_a_probe_that_hangs_is_left_behind() -> None:
@@ -172,7 +173,7 @@ def test_a_probe_that_hangs_is_left_behind() -> None:
         return "too late"
 
     started = time.monotonic()
-    (check,) = doctor.ask(doctor.Probe("slow", "be patient", hang), 0.2)
+    (check,) = doctor.ask(Probe("slow", "be patient", hang), 0.2)
     assert time.monotonic() - started < 2
     assert not check.ok
     assert check.detail == "no answer within 0.2 s"
@@ -182,7 +183,7 @@ def test_no_secret_is_in_a_line(project: Path) -> None:
     def fail() -> str:
         raise ConnectionError("postgresql://me:swordfish@db/flights refused")
 
-    (check,) = doctor.ask(doctor.Probe("database", "start it", fail))
+    (check,) = doctor.ask(Probe("database", "start it", fail))
     assert check.detail == "ConnectionError: postgresql://me:***@db/flights refused"
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..core import optional
 from ..core.answers import MONITORING
+from ..core.checks import Check
 from ..core.errors import PipelineError
 from ..core.logs import console, setup_logging
+from ..core.refs import Pipeline
 from ..core.settings import Logging, load_settings
 from . import stack
 
@@ -31,18 +30,6 @@ app.add_typer(alert_app, name="alert")
 app.add_typer(stack.app, name="stack")
 out = Console()
 err = console()
-
-
-class PipelineName(StrEnum):
-    """The pipelines by name."""
-
-    training = "training"
-    inference = "inference"
-
-
-Partition = Annotated[
-    str | None, typer.Option(help="The day, like 2013-01-28.", show_default="newest at the source")
-]
 
 
 @app.callback()
@@ -66,13 +53,17 @@ def configure(
 
 
 @app.command()
-def run(pipeline: PipelineName, partition: Partition = None) -> None:
+def run(
+    pipeline: Pipeline,
+    partition: Annotated[
+        str | None,
+        typer.Option(help="The day, like 2013-01-28.", show_default="newest at the source"),
+    ] = None,
+) -> None:
     """Run a whole pipeline in this process, without an engine.
 
     Examples:
         run training
-
-        run training --partition 2013-01-28
 
         run inference --partition 2013-02-01
     """
@@ -80,37 +71,8 @@ def run(pipeline: PipelineName, partition: Partition = None) -> None:
     from ..reporting.terminal import StageProgress, result_table
 
     with StageProgress():
-        finished = execute(pipeline.value, partition)
+        finished = execute(pipeline, partition)
     out.print(result_table(finished.key))
-
-
-@app.command()
-def stage(
-    name: Annotated[str, typer.Argument(help="The stage, like ingest.")],
-    arguments: Annotated[
-        str, typer.Argument(help="Its arguments as a JSON list or object; - reads standard input.")
-    ],
-) -> None:
-    """Run one stage: references in as JSON, the new reference out as JSON (for container steps).
-
-    Examples:
-        stage start '{"pipeline": "training", "partition": "2013-01-28"}'
-
-        stage ingest '[{"pipeline": "training", …}]'
-    """
-    from ..stages import run_stage
-
-    text = sys.stdin.read() if arguments == "-" else arguments
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"not JSON: {error}") from None
-    if not isinstance(values, list | dict):
-        raise typer.BadParameter("a JSON list or object is expected")
-    # Libraries print, too, and the standard output is for the reference alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
-    print(json.dumps(result))
 
 
 @app.command()
@@ -128,33 +90,7 @@ def score(
     """
     from .score_file import score_file
 
-    done = score_file(source, target)
-    out.print(
-        f"{done.rows} rows predicted by version {done.version}, {done.invalid} left out as invalid"
-        f" → {target}"
-    )
-
-
-@app.command()
-def data() -> None:
-    """List the partitions at the source."""
-    from ..sources.files import list_partitions, partition_path
-
-    settings = load_settings()
-    partitions = list_partitions(settings)
-    if not partitions:
-        err.print(
-            f"no partition at '{settings.data.source}' matches '{settings.data.file}': "
-            "check \\[data] in config/pipeline.toml"
-        )
-        raise typer.Exit(1)
-    table = Table(
-        "partition", "size", title=f"{settings.data.source}: {len(partitions)} partitions"
-    )
-    for partition in partitions:
-        size = partition_path(settings, partition).stat().st_size
-        table.add_row(f"{partition}", f"{size / 1024:,.0f} kB")
-    out.print(table)
+    out.print(score_file(source, target))
 
 
 @app.command()
@@ -173,21 +109,18 @@ def doctor(
     send: Annotated[bool, typer.Option(help="Send a real test message to each channel.")] = False,
 ) -> None:
     """Check everything the pipelines need; each failed line says how to fix it."""
-    from .doctor import exit_status, render, run_checks
+    from .doctor import run_checks
 
-    with err.status("checking…") as status:
-        checks = run_checks(send=send, on_start=status.update)
-    out.print(render(checks))
-    raise typer.Exit(exit_status(checks))
+    with err.status("checking…"):
+        checks = run_checks(send)
+    _conclude(checks)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def update(context: typer.Context) -> None:
     """Update to the template's newest release; other options go to `copier update`.
 
-    Examples:
-        update
-
+    Example:
         update --data monitoring=none
     """
     from .update import update as update_project
@@ -198,14 +131,17 @@ def update(context: typer.Context) -> None:
 @alert_app.command("test")
 def alert_test() -> None:
     """Send a real test message to every configured channel."""
-    from .. import alerts
+    from .doctor import TEST_MESSAGES
 
-    deliveries = alerts.send(alerts.Event.test())
-    for delivery in deliveries:
-        state = "[green]sent[/]" if delivery.ok else f"[red]failed[/]: {delivery.error}"
-        out.print(f"{delivery.channel}: {state}")
-    if not deliveries or not all(delivery.ok for delivery in deliveries):
-        raise typer.Exit(1)
+    _conclude(TEST_MESSAGES.checks())
+
+
+def _conclude(checks: Sequence[Check]) -> NoReturn:
+    """Show checks, and end with 1 when one failed."""
+    from .doctor import render
+
+    out.print(render(checks))
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 def main() -> Any:

@@ -6,26 +6,22 @@ An engine adds its own checks in `orchestration/ENGINE/checks.py`, with a functi
 from __future__ import annotations
 
 import os
-import platform
 import queue
-import shutil
 import threading
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import alerts
 from ..core import optional, shared_state, storage, tracking
-from ..core.checks import Check, port_state
+from ..core.checks import Advice, Check, Probe, port_probe
 from ..core.errors import UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
-from ..core.settings import load_environment, load_settings
-from ..sources.files import list_partitions
+from ..core.settings import load_settings
+from ..sources.files import list_partitions, newest_partition
 from .update import find_versions
 
 if TYPE_CHECKING:
@@ -34,39 +30,16 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 15.0
 TOTAL_SECONDS = 25.0
 _TEMPLATE_SECONDS = 6.0
-_LONGEST_DETAIL = 600
-_PASSED, _ADVICE, _FAILED = ("✓", "green"), ("!", "yellow"), ("✗", "red")
 
 
-class Advice(Exception):
-    """Raised by a probe when nothing is broken, but something is left to do."""
+def run_checks(send: bool = False) -> list[Check]:
+    """Run all checks; with `send` also send real test messages through every channel.
 
-
-@dataclass(frozen=True)
-class Probe:
-    """One question and how to fix a bad answer.
-
-    Attributes:
-        find: Returns what it found, or finished checks where it makes several; an exception means
-            that the check failed.
-    """
-
-    name: str
-    fix: str
-    find: Callable[[], str | list[Check]]
-
-
-def run_checks(send: bool = False, on_start: Callable[[str], object] = str) -> list[Check]:
-    """Run all checks; never raises, and ends within about `TOTAL_SECONDS`.
-
-    Args:
-        send: Send a real test message through every configured channel.
-        on_start: Told the name of each check before it runs.
+    Never raises, and ends within about `TOTAL_SECONDS`.
     """
     deadline = time.monotonic() + TOTAL_SECONDS
     checks: list[Check] = []
     for probe in probes(send):
-        on_start(probe.name)
         checks += ask(probe, min(CHECK_SECONDS, deadline - time.monotonic()))
     return checks
 
@@ -78,9 +51,9 @@ def render(checks: Sequence[Check]) -> Table:
 
     table = Table("", "check", "result", box=None, padding=(0, 2, 0, 0))
     for check in checks:
-        mark, style = _PASSED if check.ok else _FAILED
+        mark, style = ("✓", "green") if check.ok else ("✗", "red")
         if check.ok and check.fix:
-            mark, style = _ADVICE
+            mark, style = "!", "yellow"
         result = Text(check.detail)
         if check.fix:
             result.append(f"\n→ {check.fix}", style=style)
@@ -88,90 +61,43 @@ def render(checks: Sequence[Check]) -> Table:
     return table
 
 
-def exit_status(checks: Sequence[Check]) -> int:
-    """Return 1 when a check failed, else 0; advice does not count."""
-    return 0 if all(check.ok for check in checks) else 1
-
-
-def probes(send: bool = False) -> Iterator[Probe]:
-    """Yield all probes, quick and local ones first; `send` as for `run_checks`."""
-    yield Probe("Python", "run `uv sync`, which makes .venv with a Python that fits", _python)
-    yield Probe("settings", "correct what is named", _settings)
-    yield Probe(
-        "data",
-        "put one file per day there, named as [data] in config/pipeline.toml says, or change it",
-        _data,
-    )
-    yield Probe("artefact store", "make [storage] root a folder or bucket you may write", _store)
-    yield Probe("workers", "correct what is named in .env", _workers)
-    yield Probe(
-        "git",
-        "run `git init && git add --all && git commit -m Start`: runs then record their commit",
-        _git,
-    )
-    yield Probe("template", "run `uv run poe update`", _template)
-    yield Probe(
-        "MLflow",
-        "start the server, or correct MLFLOW_TRACKING_URI in .env",
-        _mlflow,
-    )
-    yield Probe("champion", "train one: `uv run poe run`", _champion)
-    for name in alerts.channel_names():
-        yield Probe(
-            f"alerts: {name}",
-            "set its variables in .env, as .env.example shows",
-            partial(_channel, name),
-        )
-    if send:
-        yield Probe("test messages", "configure a channel first", _test_messages)
-    yield Probe(
-        "undelivered alerts",
-        "read var/alerts/undelivered.jsonl, repair the channel, then remove the file",
-        _undelivered,
-    )
-    yield Probe(
-        "MLflow UI", "stop that program, or set MLFLOW_PORT in .env to a free port", _mlflow_port
-    )
-    for engine in optional.folders("orchestration"):
-        yield Probe(engine, "run `uv sync`, then read the error above", partial(_engine, engine))
+def probes(send: bool = False) -> list[Probe]:
+    """Return all probes, quick and local ones first; `send` as for `run_checks`."""
+    channels = [
+        Probe(f"alerts: {name}", "set its variables: see .env.example", partial(_channel, name))
+        for name in alerts.channel_names()
+    ]
+    engines = [
+        Probe(name, "run `uv sync`, then read the error above", partial(_engine, name))
+        for name in optional.folders("orchestration")
+    ]
+    return [
+        Probe("settings", "correct what is named", _settings),
+        Probe("data", "put one file per day there, or correct [data] of the settings", _data),
+        Probe("artefact store", "make [storage] root a folder or bucket you may write", _store),
+        Probe("workers", "correct what is named in .env", _workers),
+        Probe("git", "run `git init && git add --all && git commit -m Start`", _git),
+        Probe("template", "run `uv run poe update`", _template),
+        Probe("MLflow", "start the server, or correct MLFLOW_TRACKING_URI in .env", _mlflow),
+        Probe("champion", "train one: `uv run poe run`", _champion),
+        *channels,
+        *([TEST_MESSAGES] if send else []),
+        Probe("undelivered alerts", "read, then remove var/alerts/undelivered.jsonl", _undelivered),
+        port_probe("MLflow UI", "MLFLOW_PORT", 5000, "/health", "OK"),
+        *engines,
+    ]
 
 
 def ask(probe: Probe, seconds: float = CHECK_SECONDS) -> list[Check]:
     """Run one probe; never raises, and never takes longer than `seconds`."""
-    outcome: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
     # A call that hangs cannot be stopped, only left behind.
-    threading.Thread(target=lambda: outcome.put(_answer(probe)), daemon=True).start()
+    threading.Thread(target=lambda: answer.put(probe.checks()), daemon=True).start()
+    seconds = max(0.0, seconds)
     try:
-        return outcome.get(timeout=max(0.0, seconds))
+        return answer.get(timeout=seconds)
     except queue.Empty:
-        late = f"no answer within {max(0.0, seconds):.1f} s"
-        return [Check(probe.name, False, late, probe.fix)]
-
-
-def _answer(probe: Probe) -> list[Check]:
-    try:
-        outcome = probe.find()
-    except Advice as advice:
-        return [Check(probe.name, True, str(advice), probe.fix)]
-    except BaseException as error:
-        detail = redact(f"{type(error).__name__}: {error}")
-        if len(detail) > _LONGEST_DETAIL:
-            detail = detail[:_LONGEST_DETAIL] + "…"
-        return [Check(probe.name, False, detail, probe.fix)]
-    return outcome if isinstance(outcome, list) else [Check(probe.name, True, outcome)]
-
-
-def _python() -> str:
-    from packaging.specifiers import SpecifierSet
-
-    running = platform.python_version()
-    file = project_root() / "pyproject.toml"
-    if not file.exists():
-        return running
-    wanted = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["requires-python"]
-    if not SpecifierSet(wanted).contains(running, prereleases=True):
-        raise RuntimeError(f"this is Python {running}, and the project wants {wanted}")
-    return f"{running}, wanted {wanted}"
+        return [Check(probe.name, False, f"no answer within {seconds:.1f} s", probe.fix)]
 
 
 def _settings() -> str:
@@ -180,23 +106,16 @@ def _settings() -> str:
 
 def _data() -> str:
     settings = load_settings()
+    newest = newest_partition(settings)
     partitions = list_partitions(settings)
-    if not partitions:
-        raise FileNotFoundError(
-            f"no partition at '{settings.data.source}' matches '{settings.data.file}'"
-        )
-    first, newest = partitions[0], partitions[-1]
-    return f"{len(partitions)} partitions at {settings.data.source}, {first} to {newest}"
+    return f"{len(partitions)} partitions at {settings.data.source}, {partitions[0]} to {newest}"
 
 
 def _store() -> str:
     probe = storage.artifact_path(f"doctor-{os.getpid()}.txt")
     storage.write_text(probe, "doctor")
-    try:
-        if probe.read_text() != "doctor":
-            raise OSError("what was read is not what was written")
-    finally:
-        probe.unlink()
+    probe.read_text()
+    probe.unlink()
     return f"{load_settings().storage.root} takes files and gives them back"
 
 
@@ -207,11 +126,9 @@ def _workers() -> str:
 
 
 def _git() -> str:
-    if shutil.which("git") is None:
-        raise Advice("git is not installed, so runs cannot record the commit of their code")
     tags = tracking.git_tags()
     if not tags:
-        raise Advice("no commit yet, so runs cannot record the commit of their code")
+        raise Advice("no commit found, so runs cannot record the commit of their code")
     changed = " and uncommitted changes" if tags["git.dirty"] == "true" else ""
     return f"commit {tags['mlflow.source.git.commit'][:10]}{changed}"
 
@@ -221,9 +138,10 @@ def _template() -> str:
         versions = find_versions(project_root(), _TEMPLATE_SECONDS)
     except UpdateError as error:
         return f"not compared: {error}"
-    if versions.behind:
-        raise Advice(f"this project is at {versions.current}, and {versions.newest} is out")
-    return f"{versions.current}, the newest"
+    current, latest = versions.current_version, versions.latest_version
+    if versions.update_available:
+        raise Advice(f"this project is at {current}, and {latest} is out")
+    return f"{current}, the newest"
 
 
 def _reach_mlflow() -> None:
@@ -237,11 +155,9 @@ def _reach_mlflow() -> None:
 
 def _mlflow() -> str:
     _reach_mlflow()
-    client = tracking.client()
-    started = time.perf_counter()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    client.set_experiment_tag(tracking.experiment_id(), "doctor", now)
-    return f"{redact(tracking.tracking_uri())} written in {time.perf_counter() - started:.2f} s"
+    tracking.client().set_experiment_tag(tracking.experiment_id(), "doctor", now)
+    return f"{redact(tracking.tracking_uri())} takes what is written"
 
 
 def _champion() -> str:
@@ -259,35 +175,23 @@ def _channel(name: str) -> str:
     return channel.describe()
 
 
-def _test_messages() -> list[Check]:
+def _test_messages() -> str:
     deliveries = alerts.send(alerts.Event.test())
     if not deliveries:
         raise RuntimeError("no channel is configured")
-    return [
-        Check(f"test message: {delivery.channel}", True, "sent")
-        if delivery.error is None
-        else Check(
-            f"test message: {delivery.channel}",
-            False,
-            delivery.error,
-            "correct the channel's variables in .env",
-        )
-        for delivery in deliveries
-    ]
+    if lost := [f"{each.channel}: {each.error}" for each in deliveries if not each.ok]:
+        raise RuntimeError("\n".join(lost))
+    return "sent through " + ", ".join(delivery.channel for delivery in deliveries)
+
+
+TEST_MESSAGES = Probe("test messages", "set the channel's variables in .env", _test_messages)
 
 
 def _undelivered() -> str:
-    count = alerts.undelivered()
-    if count:
+    if count := alerts.undelivered():
         raise RuntimeError(f"{count} did not arrive")
     return "none"
 
 
-def _mlflow_port() -> str:
-    load_environment()
-    return port_state(int(os.environ.get("MLFLOW_PORT", "5000")), "/health", "OK")
-
-
 def _engine(name: str) -> list[Check]:
-    checks: list[Check] = optional.load(f"orchestration.{name}.checks").checks()
-    return checks
+    return list(optional.load(f"orchestration.{name}.checks").checks())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import tracking
@@ -13,17 +12,10 @@ from ..stages.score import predict
 from ..stages.validate import BROKEN_FILE, broken_file, check_rows, read_rows
 
 
-@dataclass(frozen=True)
-class ScoredFile:
-    """How many rows were predicted and left out, and by which registry version."""
+def score_file(source: Path, target: Path) -> str:
+    """Predict the rows of a Parquet or CSV file, and return a sentence about it for people.
 
-    rows: int
-    invalid: int
-    version: int
-
-
-def score_file(source: Path, target: Path) -> ScoredFile:
-    """Predict the rows of a Parquet or CSV file; writes key columns, prediction and version.
+    Writes key columns, prediction and version.
 
     Raises:
         BadInput: A file is neither .parquet nor .csv.
@@ -48,4 +40,7 @@ def score_file(source: Path, target: Path) -> ScoredFile:
         predictions.write_csv(target)
     else:
         predictions.write_parquet(target)
-    return ScoredFile(predictions.height, findings.invalid.height, int(champion.version))
+    return (
+        f"{predictions.height} rows predicted by version {champion.version}, "
+        f"{findings.invalid.height} left out as invalid → {target}"
+    )

@@ -12,17 +12,14 @@ import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeAlias
 
 import typer
-from dotenv import dotenv_values
+from dotenv import dotenv_values, set_key
 from rich.console import Console
-from rich.table import Table
 
 from ..core import tracking
 from ..core.errors import StackError
@@ -30,13 +27,11 @@ from ..core.paths import folder_digest, project_root
 from ..core.settings import load_settings
 
 out = Console()
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="The services of compose.yaml on this machine.")
 
 READY_WITHIN_SECONDS = 600
 # Variables that a compose file asks for in these words get a random value.
 GENERATED = re.compile(r"\$\{(\w+):\?set by uv run poe stack up\}")
-# A volume with this label is not copied: it is a database, or not worth its size.
-NOT_COPIED = "pipeline.backup"
 # Copies a volume while programs write to it: MLflow's file as a whole, by SQLite itself. 1 is what
 # tar ends with when another file grew, or went, meanwhile.
 COPY = """
@@ -51,26 +46,11 @@ tar -C /volume --exclude='./*/logs' --exclude='.rclone_*' "$@" -czf - . || [ $? 
 rm -f /volume/mlflow/copy.db
 """
 CLEAR_AND_FILL = "find /volume -mindepth 1 -delete && tar -C /volume -xzf -"
-# One line a service, of what Docker knows of it.
-Service = dict[str, Any]
 
-INSTALL = (
-    "the stack needs Docker 25 or newer with its compose plugin, see "
-    "https://docs.docker.com/engine/install/"
-)
+# Runs one of PostgreSQL's programs where the stack's database is.
+IN_POSTGRES = ("compose", "exec", "--no-TTY", "--env=PGUSER=pipeline", "postgres")
 
-Folder = Annotated[Path, typer.Argument(help="A folder that `backup` has written.", exists=True)]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-
-
-@app.callback()
-def require_docker() -> None:
-    """The services of compose.yaml on this machine."""
-    if shutil.which("docker") is None:
-        raise StackError(f"docker is not installed: {INSTALL}")
-    asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if asked.returncode != 0:
-        raise StackError(f"`docker compose` does not work: {INSTALL}")
+Stream: TypeAlias = IO[bytes] | int | None
 
 
 @app.command()
@@ -79,8 +59,10 @@ def up() -> None:
 
     The first call writes .env with random secrets; values that are there are never changed.
     """
+    # Without Docker nothing is written, without a service nothing is built.
+    docker("compose", "version", stdout=subprocess.DEVNULL)
     create_secrets(project_root())
-    require_services()
+    configuration()
     build()
     start()
 
@@ -89,72 +71,39 @@ def start() -> None:
     """Start everything, wait until it is healthy, and say where it is.
 
     Raises:
-        StackError: Something is not healthy; holds its last lines.
+        StackError: Something is not healthy; its last lines were printed.
     """
     wait = ["--wait", "--wait-timeout", f"{READY_WITHIN_SECONDS}"]
-    done = compose("up", "--detach", "--remove-orphans", *wait, check=False)
-    if done.returncode != 0:
-        raise StackError(f"the stack did not become healthy\n{last_log_lines()}")
+    try:
+        docker("compose", "up", "--detach", "--remove-orphans", *wait)
+    except StackError:
+        services = unwell()
+        docker("compose", "logs", "--tail", "20", *services)
+        raise StackError(f"the stack did not become healthy: {', '.join(services)}") from None
     print_addresses()
 
 
 @app.command()
 def build() -> None:
     """Build the project's image."""
-    root = project_root()
-    if not (root / "uv.lock").exists():
-        run(["uv", "lock"])
-    image, commit = image_name(), commit_tag()
-    arguments = ["--file", "deploy/Dockerfile", "--tag", image, "--build-arg", f"COMMIT={commit}"]
-    if run(["docker", "build", *arguments, "."], check=False).returncode != 0:
-        raise StackError(f"the image {image} was not built, see above")
+    tag, commit = f"--tag={image_name()}", f"--build-arg=COMMIT={commit_tag()}"
+    docker("build", "--file=deploy/Dockerfile", tag, commit, ".")
 
 
 @app.command()
-def down(
-    volumes: Annotated[
-        bool, typer.Option("--volumes", help="Also delete all data: runs, models, databases.")
-    ] = False,
-    yes: Yes = False,
-) -> None:
-    """Stop everything. Data stays in its volumes."""
-    if volumes and not yes:
-        typer.confirm("This deletes all runs, models and databases. Go on?", abort=True)
-    compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
-
-
-@app.command()
-def logs(
-    services: Annotated[list[str] | None, typer.Argument(help="All of them if not given.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    tail: Annotated[int, typer.Option(help="Lines of each service.")] = 100,
-) -> None:
-    """Show what the services print.
-
-    Example:
-        stack logs mlflow --follow
-    """
-    arguments = ["--tail", f"{tail}", *(["--follow"] if follow else []), *(services or [])]
-    compose("logs", *arguments)
+def down() -> None:
+    """Stop everything. Data stays in its volumes: `docker compose down --volumes` deletes it."""
+    docker("compose", "down", "--remove-orphans")
 
 
 @app.command()
 def status() -> None:
     """Show every service, and where it is; ends with 1 unless all of them are well."""
-    require_services()
-    table = Table("service", "state", "since", box=None, padding=(0, 2, 0, 0))
-    services = states()
-    wanted = configuration()["services"].keys()
-    missing = sorted(wanted - {service["Service"] for service in services})
-    for service in services:
-        style = "green" if is_well(service) else "red"
-        table.add_row(service["Name"], f"[{style}]{service['Status']}[/]", service["RunningFor"])
-    for name in missing:
-        table.add_row(name, "[red]not there[/]: uv run poe stack up", "")
-    out.print(table)
+    services = unwell()
+    docker("compose", "ps", "--all")
     print_addresses()
-    well = not missing and all(map(is_well, services))
-    raise typer.Exit(0 if well else 1)
+    if services:
+        raise StackError(f"not well: {', '.join(services)}; `uv run poe stack up` starts them")
 
 
 @app.command()
@@ -165,26 +114,26 @@ def backup(
 
     The stack goes on meanwhile. Databases come first: what they name is in the files then.
     """
+    names = databases()
     target = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
     # It holds passwords.
     target.mkdir(mode=0o700, parents=True)
-    for database in databases():
+    for database in names:
         with out.status(f"database {database}…"), (target / f"{database}.dump").open("wb") as file:
-            dump = ["pg_dump", "--username=pipeline", "--format=custom", database]
-            compose("exec", "--no-TTY", "postgres", *dump, stdout=file)
+            docker(*IN_POSTGRES, "pg_dump", "--format=custom", database, stdout=file)
     for name, volume in volumes_to_keep().items():
         with out.status(f"volume {name}…"), (target / f"{name}.tar.gz").open("wb") as file:
             in_volume(volume, COPY, stdout=file)
-    written = sorted(target.iterdir())
     manifest = {"project": load_settings().project.slug, "commit": commit_tag()}
     (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    for path in written:
-        out.print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB", highlight=False)
-    out.print("keep .env with it: passwords in the databases are those of .env")
+    out.print(f"{target}: keep .env with it, which has the passwords that are in the databases")
 
 
 @app.command()
-def restore(folder: Folder, yes: Yes = False) -> None:
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote.", exists=True)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
     """Replace all databases, models and artefacts by those of a backup, and start again."""
     manifest = folder / "manifest.json"
     slug = load_settings().project.slug
@@ -202,67 +151,46 @@ def restore(folder: Folder, yes: Yes = False) -> None:
         typer.confirm("This replaces all data of the stack. Go on?", abort=True)
     create_secrets(project_root())
     build()
-    compose("stop")
+    docker("compose", "stop")
     # Makes volumes that are not there.
-    compose("up", "--no-start")
+    docker("compose", "up", "--no-start")
     for name, archive in sorted(archives.items()):
         with out.status(f"volume {name}…"), archive.open("rb") as file:
             in_volume(volumes[name], CLEAR_AND_FILL, stdin=file)
     dumps = sorted(folder.glob("*.dump"))
     if dumps:
-        compose("up", "--detach", "--wait", "postgres")
+        docker("compose", "up", "--detach", "--wait", "postgres")
     for dump in dumps:
         with out.status(f"database {dump.stem}…"), dump.open("rb") as file:
-            drop = ["dropdb", "--username=pipeline", "--force", "--if-exists", dump.stem]
-            compose("exec", "--no-TTY", "postgres", *drop)
-            create = ["createdb", "--username=pipeline", dump.stem]
-            compose("exec", "--no-TTY", "postgres", *create)
-            load = ["pg_restore", "--username=pipeline", "--exit-on-error", "--dbname", dump.stem]
-            compose("exec", "--no-TTY", "postgres", *load, stdin=file)
+            docker(*IN_POSTGRES, "dropdb", "--force", "--if-exists", dump.stem)
+            docker(*IN_POSTGRES, "createdb", dump.stem)
+            load = ["pg_restore", "--exit-on-error", f"--dbname={dump.stem}"]
+            docker(*IN_POSTGRES, *load, stdin=file)
     start()
 
 
-def create_secrets(root: Path) -> list[str]:
+def create_secrets(root: Path) -> None:
     """Give each secret that the compose files ask for a random value in .env.
 
     A new .env begins as .env.example and only its owner may read it. One that is there gets what
     .env.example has since got. A value that is there is never changed.
-
-    Returns:
-        The names that were added.
     """
-    file = root / ".env"
+    file, example = root / ".env", root / ".env.example"
     if not file.exists():
-        write_private(file, (root / ".env.example").read_text(encoding="utf-8"))
+        file.touch(mode=0o600)
+        file.write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
     file.chmod(0o600)
     known = dotenv_values(file)
-    values = {
-        name: value or ""
-        for name, value in dotenv_values(root / ".env.example").items()
-        if name not in known
-    }
-    files = [root / "compose.yaml", *sorted((root / "deploy" / "compose").glob("*.yaml"))]
+    offered = dotenv_values(example).items()
+    values = {name: value or "" for name, value in offered if name not in known}
+    files = [root / "compose.yaml", *(root / "deploy" / "compose").glob("*.yaml")]
     wanted = {name for path in files for name in GENERATED.findall(path.read_text("utf-8"))}
     values |= {name: random_secret(name) for name in wanted if not known.get(name)}
+    for name, value in sorted(values.items()):
+        # Replaces the file in one step, with its rights.
+        set_key(file, name, value, quote_mode="never")
     if values:
-        text = file.read_text(encoding="utf-8")
-        # A line that waits for its value, or else a new one.
-        for name in sorted(values.keys() & known.keys()):
-            text = re.sub(rf"^{name}=[ \t]*$", f"{name}={values[name]}", text, flags=re.MULTILINE)
-        lines = [f"{name}={values[name]}\n" for name in sorted(values.keys() - known.keys())]
-        heading = "\n# --- Added by `poe stack up`\n" if lines else ""
-        write_private(file, "".join([text, heading, *lines]))
         out.print(f"written to .env: {', '.join(sorted(values))}", highlight=False)
-    return sorted(values)
-
-
-def write_private(file: Path, text: str) -> None:
-    """Replace a file by one that only its owner may read, in one step."""
-    temporary = file.with_name(f".env.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    temporary.replace(file)
 
 
 def random_secret(name: str) -> str:
@@ -272,100 +200,64 @@ def random_secret(name: str) -> str:
     return secrets.token_hex(32)
 
 
-def run(
-    command: Sequence[str],
-    *,
-    check: bool = True,
-    stdin: IO[bytes] | None = None,
-    stdout: IO[bytes] | int | None = None,
-    stderr: int | None = None,
+def docker(
+    *arguments: str, stdin: Stream = subprocess.DEVNULL, stdout: Stream = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program in the project's folder.
+    """Run docker in the project's folder.
 
     Raises:
-        StackError: It failed and `check` is set.
+        StackError: It failed.
     """
-    done = subprocess.run(
-        command,
-        cwd=project_root(),
-        env=environment(),
-        stdin=stdin or subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        check=False,
-    )
-    if check and done.returncode != 0:
+    # An empty variable would win over what .env says since.
+    variables = {name: value for name, value in os.environ.items() if value}
+    # A container that reads some of deploy/ when it starts has this as a label, so that it is
+    # replaced when a file there has changed.
+    variables["DEPLOY_CONFIG"] = folder_digest(project_root() / "deploy")
+    command = ["docker", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=project_root(), env=variables, stdin=stdin, stdout=stdout, check=False
+        )
+    except FileNotFoundError:
+        raise StackError(
+            "docker is not installed: the stack needs Docker 25 or newer with its compose plugin, "
+            "see https://docs.docker.com/engine/install/"
+        ) from None
+    if done.returncode != 0:
         raise StackError(f"failed with {done.returncode}, see above: {' '.join(command[:6])} …")
     return done
 
 
 @functools.cache
-def environment() -> dict[str, str]:
-    """Return the variables of every program.
-
-    A container that reads some of deploy/ when it starts has DEPLOY_CONFIG as a label, so that it
-    is replaced when a file there has changed.
-    """
-    # An empty variable would win over what .env says since.
-    kept = {name: value for name, value in os.environ.items() if value}
-    return {**kept, "DEPLOY_CONFIG": folder_digest(project_root() / "deploy")}
-
-
-def compose(
-    *arguments: str,
-    check: bool = True,
-    stdin: IO[bytes] | None = None,
-    stdout: IO[bytes] | int | None = None,
-) -> subprocess.CompletedProcess[bytes]:
-    """Run docker compose on this project; raises as `run` does."""
-    return run(["docker", "compose", *arguments], check=check, stdin=stdin, stdout=stdout)
-
-
-@functools.cache
 def configuration() -> dict[str, Any]:
-    """Return the whole of compose.yaml with all that it includes, resolved; asked for once."""
-    done = compose("config", "--format", "json", stdout=subprocess.PIPE)
-    configuration: dict[str, Any] = json.loads(done.stdout)
-    return configuration
-
-
-def require_services() -> None:
-    """Check that there is something to start.
+    """Return the whole of compose.yaml with all that it includes, resolved; asked for once.
 
     Raises:
-        StackError: There is not.
+        StackError: It holds no service.
     """
-    if not configuration().get("services"):
+    done = docker("compose", "config", "--format", "json", stdout=subprocess.PIPE)
+    configuration: dict[str, Any] = json.loads(done.stdout)
+    if not configuration.get("services"):
         raise StackError(
             "these answers need no service on this machine; the image: uv run poe stack build"
         )
+    return configuration
 
 
-def states() -> list[Service]:
-    """Return Docker's line of every container, also of those that have ended."""
-    done = compose("ps", "--all", "--format", "json", stdout=subprocess.PIPE)
-    lines = done.stdout.decode().splitlines()
-    return sorted((json.loads(line) for line in lines), key=lambda service: service["Name"])
-
-
-def is_well(service: Service) -> bool:
-    """Return whether a service runs healthily, or is one of those that end, and ended well."""
-    configured = configuration()["services"].get(service["Service"], {})
-    if configured.get("restart") == "no" and service["State"] == "exited":
-        return bool(service["ExitCode"] == 0)
-    return service["State"] == "running" and service["Health"] in ("healthy", "")
-
-
-def last_log_lines() -> str:
-    """Return the last lines of every service that is not well."""
-    texts = []
-    for service in states():
-        if is_well(service):
-            continue
-        show = ["docker", "logs", "--tail", "20", service["ID"]]
-        printed = run(show, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        texts.append(f"{service['Name']}: {service['Status']}\n{printed.stdout.decode()}")
-    return "\n".join(texts)
+def unwell() -> list[str]:
+    """Return the services that are missing, do not run healthily, or ended badly."""
+    services = configuration()["services"]
+    done = docker("compose", "ps", "--all", "--format", "json", stdout=subprocess.PIPE)
+    containers = [json.loads(line) for line in done.stdout.splitlines()]
+    missing = services.keys() - {container["Service"] for container in containers}
+    for container in containers:
+        name = container["Service"]
+        # What is to end has restart: "no".
+        ended = services.get(name, {}).get("restart") == "no" and container["State"] == "exited"
+        runs = container["State"] == "running" and container["Health"] in ("healthy", "")
+        if not (runs or (ended and container["ExitCode"] == 0)):
+            missing.add(name)
+    return sorted(missing)
 
 
 def print_addresses() -> None:
@@ -382,7 +274,7 @@ def print_addresses() -> None:
             out.print(line.rstrip(), soft_wrap=True, highlight=False)
 
 
-def databases() -> Iterable[str]:
+def databases() -> list[str]:
     """Return the names of all databases of the stack; none without PostgreSQL."""
     if "postgres" not in configuration()["services"]:
         return []
@@ -390,9 +282,8 @@ def databases() -> Iterable[str]:
         "SELECT datname FROM pg_database "
         "WHERE NOT datistemplate AND datname NOT IN ('postgres', 'pipeline')"
     )
-    ask = ["psql", "--username=pipeline", "--dbname=postgres", "-At", "--command", query]
-    done = compose("exec", "--no-TTY", "postgres", *ask, stdout=subprocess.PIPE)
-    return done.stdout.decode().split()
+    ask = ["psql", "--dbname=postgres", "-At", "--command", query]
+    return docker(*IN_POSTGRES, *ask, stdout=subprocess.PIPE).stdout.decode().split()
 
 
 def volumes_to_keep() -> dict[str, str]:
@@ -401,28 +292,29 @@ def volumes_to_keep() -> dict[str, str]:
     return {
         name: volume["name"]
         for name, volume in volumes
-        if volume.get("labels", {}).get(NOT_COPIED) != "no"
+        # One that says no is a database, or not worth its size.
+        if volume.get("labels", {}).get("pipeline.backup") != "no"
     }
 
 
 def in_volume(
-    volume: str, script: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None
+    volume: str, script: str, stdin: Stream = subprocess.DEVNULL, stdout: Stream = None
 ) -> None:
     """Run a shell script as root in a container of its own that has a volume at /volume."""
-    mount = [f"--volume={volume}:/volume", "--user=root", "--interactive"]
-    shell = ["--entrypoint=sh", image_name(), "-euc", script]
-    run(["docker", "run", "--rm", "--network=none", *mount, *shell], stdin=stdin, stdout=stdout)
+    options = ["--rm", "--network=none", f"--volume={volume}:/volume", "--user=root"]
+    shell = ["--interactive", "--entrypoint=sh", image_name(), "-euc", script]
+    docker("run", *options, *shell, stdin=stdin, stdout=stdout)
 
 
 def image_name() -> str:
     """Return the image's name and tag, $PIPELINE_IMAGE or the project's own."""
-    known = dotenv_values(project_root() / ".env")
-    named = os.environ.get("PIPELINE_IMAGE") or known.get("PIPELINE_IMAGE")
-    return named or f"{load_settings().project.slug}:latest"
+    # Reads .env, too.
+    slug = load_settings().project.slug
+    return os.environ.get("PIPELINE_IMAGE") or f"{slug}:latest"
 
 
 def commit_tag() -> str:
     """Return the commit of the checkout, with -dirty where files were changed since."""
     tags = tracking.git_tags()
     dirty = "-dirty" if tags.get("git.dirty") == "true" else ""
-    return f"{tags['mlflow.source.git.commit']}{dirty}" if tags else ""
+    return tags.get("mlflow.source.git.commit", "") + dirty

@@ -1,15 +1,23 @@
-"""One line of what `doctor` reports, and helpers that its checks share."""
+"""Questions of `doctor`, and the lines that it reports."""
 
 from __future__ import annotations
 
 import json
-import socket
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
+from .redact import redact
+from .settings import load_environment
+
 _PROCESS_SECONDS = 14.0
+_LONGEST_DETAIL = 600
+
+
+class Advice(Exception):
+    """Raised by a probe when nothing is broken, but something is left to do."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,60 @@ class Check:
     fix: str = ""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """One question and how to fix a bad answer.
+
+    Attributes:
+        find: Returns what it found, or finished checks where it makes several; an exception means
+            that the check failed.
+    """
+
+    name: str
+    fix: str
+    find: Callable[[], str | list[Check]]
+
+    def checks(self) -> list[Check]:
+        """Ask, and return the answer; never raises, and holds no secret."""
+        try:
+            found = self.find()
+        except Advice as advice:
+            return [Check(self.name, True, str(advice), self.fix)]
+        except BaseException as error:
+            detail = redact(f"{type(error).__name__}: {error}").strip()
+            return [Check(self.name, False, detail[:_LONGEST_DETAIL], self.fix)]
+        return found if isinstance(found, list) else [Check(self.name, True, found)]
+
+
+def port_probe(name: str, variable: str, default: int, health: str, answer: str) -> Probe:
+    """Return the question whether a program's port is free, or served by that program already.
+
+    Args:
+        name: What the program is called.
+        variable: Sets another port than the default.
+        default: The port where the variable is not set.
+        health: Path of the program's health page.
+        answer: Text that only this page holds.
+    """
+
+    def find() -> str:
+        import httpx
+
+        load_environment()
+        port = int(os.environ.get(variable, default))
+        try:
+            page = httpx.get(f"http://127.0.0.1:{port}{health}", timeout=3, trust_env=False).text
+        except httpx.ConnectError:
+            return f"port {port} is free"
+        except httpx.HTTPError:
+            page = ""
+        if answer not in page:
+            raise OSError(f"another program listens on port {port}")
+        return f"already running on port {port}"
+
+    return Probe(name, f"stop that program, or set {variable} in .env to a free port", find)
+
+
 def checks_of_process(module: str) -> list[Check]:
     """Return the checks that `python -m` a module prints as JSON in its last line.
 
@@ -31,12 +93,9 @@ def checks_of_process(module: str) -> list[Check]:
         RuntimeError: The process failed; holds its last lines.
         subprocess.TimeoutExpired: It took too long.
     """
+    command = [sys.executable, "-m", module]
     done = subprocess.run(
-        [sys.executable, "-m", module],
-        capture_output=True,
-        text=True,
-        timeout=_PROCESS_SECONDS,
-        check=False,
+        command, capture_output=True, text=True, timeout=_PROCESS_SECONDS, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip()[-400:])
@@ -46,29 +105,3 @@ def checks_of_process(module: str) -> list[Check]:
 def print_checks(checks: Iterable[Check]) -> None:
     """Print checks for `checks_of_process`."""
     print(json.dumps([asdict(check) for check in checks]))
-
-
-def port_state(port: int, health: str, answer: str) -> str:
-    """Return whether a port of this machine is free or already served by the expected program.
-
-    Args:
-        port: The port.
-        health: Path of that program's health page.
-        answer: Text that only its health page holds.
-
-    Raises:
-        OSError: Another program listens there.
-    """
-    import httpx
-
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex(("127.0.0.1", port)) != 0:
-            return f"port {port} is free"
-    try:
-        page = httpx.get(f"http://127.0.0.1:{port}{health}", timeout=3, trust_env=False).text
-    except httpx.HTTPError:
-        page = ""
-    if answer not in page:
-        raise OSError(f"another program listens on port {port}")
-    return f"already running on port {port}"

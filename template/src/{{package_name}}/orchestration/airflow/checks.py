@@ -10,8 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...core.checks import Check, checks_of_process, port_state, print_checks
+from ...core.checks import Check, Probe, checks_of_process, port_probe, print_checks
 from .local import configure_environment
+
+UI = port_probe("Airflow UI", "AIRFLOW__API__PORT", 8080, "/api/v2/monitor/health", "metadatabase")
 
 
 def checks() -> list[Check]:
@@ -21,42 +23,21 @@ def checks() -> list[Check]:
         RuntimeError: Airflow cannot be imported or configured; holds its last lines.
         subprocess.TimeoutExpired: It took too long.
     """
-    engine = checks_of_process(__name__)
-    return [_port(), *engine]
+    return [*UI.checks(), *checks_of_process(__name__)]
 
 
-def _port() -> Check:
-    port = os.environ.get("AIRFLOW__API__PORT", "8080")
-    try:
-        state = port_state(int(port), "/api/v2/monitor/health", "metadatabase")
-    except (OSError, ValueError) as error:
-        fix = "stop that program, or set AIRFLOW__API__PORT in .env to a free port"
-        return Check("Airflow UI", False, f"{error}", fix)
-    return Check("Airflow UI", True, state)
-
-
-def _inspect() -> Iterator[Check]:
-    yield _database()
-    yield from _dags()
-
-
-def _database() -> Check:
+def _database() -> str | list[Check]:
     from airflow import settings
     from airflow.utils.db import check, check_migrations
     from sqlalchemy.engine import make_url
 
-    name = "Airflow database"
     url = make_url(settings.SQL_ALCHEMY_CONN or "")
     if url.drivername.startswith("sqlite") and not Path(str(url.database)).exists():
-        return Check(name, True, "none yet", "`uv run poe run` or `uv run poe up` makes it")
-    try:
-        check()
-        check_migrations(timeout=0)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}".splitlines()[0]
-        fix = "start the database; `uv run poe up` brings it up to date"
-        return Check(name, False, detail, fix)
-    return Check(name, True, url.render_as_string(hide_password=True))
+        make = "`uv run poe run` or `uv run poe up` makes it"
+        return [Check("Airflow database", True, "none yet", make)]
+    check()
+    check_migrations(timeout=0)  # type: ignore[no-untyped-call]
+    return url.render_as_string(hide_password=True)
 
 
 def _dags() -> Iterator[Check]:
@@ -66,17 +47,17 @@ def _dags() -> Iterator[Check]:
     bag = DagBag(folder, safe_mode=False)
     homes = {Path(dag.fileloc).name: dag_id for dag_id, dag in bag.dags.items()}
     errors = {Path(file).name: error for file, error in bag.import_errors.items()}
-    for file in sorted(folder.glob("*.py")):
-        name = f"DAG file {file.name}"
-        if file.name in errors:
-            detail = errors[file.name].strip().splitlines()[-1]
-            yield Check(name, False, detail, f"correct dags/{file.name}; Airflow cannot import it")
-        elif file.name not in homes:
-            yield Check(name, False, "defines no DAG", "call the function under @dag in that file")
+    for name in sorted(file.name for file in folder.glob("*.py")):
+        if name in homes:
+            yield Check(f"DAG file {name}", True, f"defines '{homes[name]}'")
         else:
-            yield Check(name, True, f"defines '{homes[file.name]}'")
+            # The last line of a traceback says why.
+            detail = errors.get(name, "defines no DAG").strip().splitlines()[-1]
+            fix = f"correct dags/{name}, and call the function under @dag in it"
+            yield Check(f"DAG file {name}", False, detail, fix)
 
 
 if __name__ == "__main__":
     configure_environment()
-    print_checks(_inspect())
+    fix = "start the database; `uv run poe up` brings it up to date"
+    print_checks([*Probe("Airflow database", fix, _database).checks(), *_dags()])
