@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,20 @@ import sandbox
 from flight_delays.cli import app as cli
 from flight_delays.core.errors import (
     DataRejected,
+    MissingPartitions,
     NoChampion,
 )
 from sandbox import Trained
 from typer.testing import CliRunner, Result
 
 DAY = sandbox.PARTITION
-COMMANDS = ["run", "score", "rollback", "doctor", "update", "alert", "stack"]
+COMMANDS = ["run", "stage", "score", "data", "rollback", "doctor", "update", "alert", "stack"]
 
 
-def invoke(*arguments: str) -> Result:
+def invoke(*arguments: str, text: str | None = None) -> Result:
     """Run the command line in this process; an error that it does not expect is raised."""
     runner = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
-    return runner.invoke(cli.app, arguments, catch_exceptions=False)
+    return runner.invoke(cli.app, arguments, input=text, catch_exceptions=False)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -36,6 +39,14 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return code if isinstance(code, int) else 0
 
 
+def stage(name: str, *arguments: Any, **named: Any) -> dict[str, Any]:
+    """Run a stage through its JSON and return the reference it printed."""
+    result = invoke("stage", name, json.dumps(named or list(arguments)))
+    assert result.exit_code == 0
+    reference: dict[str, Any] = json.loads(result.stdout)
+    return reference
+
+
 def test_help_names_every_command(project: Path) -> None:
     result = invoke("--help")
     assert result.exit_code == 0
@@ -43,7 +54,7 @@ def test_help_names_every_command(project: Path) -> None:
         assert f" {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "score", "update"])
+@pytest.mark.parametrize("command", ["run", "stage", "score", "update"])
 def test_help_shows_examples(project: Path, command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -51,7 +62,10 @@ def test_help_shows_examples(project: Path, command: str) -> None:
     assert f"{command} " in result.stdout.split("Example")[1]
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["run", "serving"], ["what"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["run", "serving"], ["stage", "ingest", "{"], ["stage", "ingest", "7"], ["what"]],
+)
 def test_a_wrong_call_is_a_usage_error(project: Path, arguments: list[str]) -> None:
     assert invoke(*arguments).exit_code == 2
 
@@ -62,6 +76,34 @@ def test_run_shows_the_result_and_where_to_look(small: Path) -> None:
     for text in ("linear", sandbox.PRIMARY, "version 1 is champion", ".html", "/runs/"):
         assert text in result.stdout
     assert sandbox.registry().champion == 1
+
+
+def test_stages_pass_references_as_json(small: Path) -> None:
+    run = stage("start", pipeline="training", partition=f"{DAY}", key="by-hand")
+    assert run["key"] == "by-hand"
+    raw = stage("ingest", run)
+    valid = stage("validate", run, raw)
+    features = stage("featurize", run=run, dataset=valid)
+    assert features["rows"] > 0
+    candidate = stage("train", run, features, "linear")
+    challenger = stage("select", run, [candidate])
+    evaluation = stage("evaluate", run, features, challenger)
+    promotion = stage("promote", run, evaluation)
+    assert promotion["champion_version"] == 1
+    assert stage("report", run)["succeeded"]
+
+
+def test_a_stage_reads_standard_input_and_prints_nothing_but_its_reference(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chatty(*args: Any, **kwargs: Any) -> list[date]:
+        print("a library prints")
+        return [DAY]
+
+    monkeypatch.setattr("flight_delays.stages.start.newest_partition", lambda _: chatty()[-1])
+    result = invoke("stage", "start", "-", text='{"pipeline": "training"}')
+    assert json.loads(result.stdout)["partition"] == f"{DAY}"
+    assert "a library prints" in result.stderr
 
 
 @pytest.mark.parametrize("suffixes", [".parquet .csv", ".csv .parquet"])
@@ -114,6 +156,18 @@ def test_score_takes_parquet_and_csv_only(
     assert call(monkeypatch, "score", str(tmp_path / "missing.csv"), "out.csv") == 2
 
 
+def test_data_lists_the_partitions(project: Path, tmp_path: Path) -> None:
+    days = [date(2013, 1, 1), date(2013, 1, 2)]
+    with sandbox.enter(project, sandbox.source_of(tmp_path / "source", days)):
+        result = invoke("data")
+    assert result.exit_code == 0
+    assert "2 partitions" in " ".join(result.stdout.split())
+    assert all(f"{day}" in result.stdout for day in days)
+    with sandbox.enter(project, {"DATA__SOURCE": "nowhere"}):
+        with pytest.raises(MissingPartitions, match="no partition at 'nowhere'"):
+            invoke("data")
+
+
 def test_an_expected_error_is_one_clear_sentence(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,8 +189,9 @@ def test_bad_settings_stop_every_command_but_doctor_and_update(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "config" / "pipeline.toml").write_text("[training]\ntrials = 0\n")
-    assert call(monkeypatch, "rollback") == 1
-    assert "training.trials" in capsys.readouterr().err
+    for command in ("data", "rollback"):
+        assert call(monkeypatch, command) == 1
+        assert "training.trials" in capsys.readouterr().err
     assert call(monkeypatch, "doctor") == 1
     assert "training.trials" in capsys.readouterr().out
     assert call(monkeypatch, "update") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +78,35 @@ def run(
 
 
 @app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="The stage, like ingest.")],
+    arguments: Annotated[
+        str, typer.Argument(help="Its arguments as a JSON list or object; - reads standard input.")
+    ],
+) -> None:
+    """Run one stage: references in as JSON, the new reference out as JSON (for container steps).
+
+    Examples:
+        stage start '{"pipeline": "training"}'
+
+        stage ingest '[{"pipeline": "training", …}]'
+    """
+    from ..stages import run_stage
+
+    text = sys.stdin.read() if arguments == "-" else arguments
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"not JSON: {error}") from None
+    if not isinstance(values, list | dict):
+        raise typer.BadParameter("a JSON list or object is expected")
+    # Libraries print, too, and the standard output is for the reference alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
+    print(json.dumps(result))
+
+
+@app.command()
 def score(
     source: Annotated[Path, typer.Argument(help="Rows to predict: .parquet or .csv.", exists=True)],
     target: Annotated[Path, typer.Argument(help="Where the predictions go: .parquet or .csv.")],
@@ -91,6 +122,25 @@ def score(
     from .score_file import score_file
 
     out.print(score_file(source, target))
+
+
+@app.command()
+def data() -> None:
+    """List the partitions at the source."""
+    from rich.table import Table
+
+    from ..sources.files import list_partitions, newest_partition, partition_path
+
+    settings = load_settings()
+    # Says where it looked when there is none.
+    newest_partition(settings)
+    partitions = list_partitions(settings)
+    title = f"{settings.data.source}: {len(partitions)} partitions"
+    table = Table("partition", "size", title=title)
+    for partition in partitions:
+        size = partition_path(settings, partition).stat().st_size
+        table.add_row(f"{partition}", f"{size / 1024:,.0f} kB")
+    out.print(table)
 
 
 @app.command()
