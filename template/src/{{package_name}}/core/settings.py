@@ -83,11 +83,7 @@ class Training(_Section):
     window_days: Days = 21
     wider_window_days: Days = 28
     holdout_days: Days = 7
-    candidates: Annotated[list[str], Field(min_length=1)] = [
-        "linear",
-        "random_forest",
-        "xgboost",
-    ]
+    candidates: Annotated[list[str], Field(min_length=1)] = ["linear", "random_forest", "xgboost"]
     trials: int = Field(default=5, ge=1)
     seed: int = 7
     threads: int = Field(default=1, ge=1)
@@ -257,5 +253,4 @@ def _shown(detail: ErrorDetails) -> str:
     # What storage is opened with may be keys.
     if "storage_options" in f"{detail['loc']} {detail['input']}":
         return "***"
-    text = repr(detail["input"])
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"{detail['input']!r:.80}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from ..core import tracking
+from ..core import registry
 from ..core.logs import get_logger
 from ..core.records import read_checked_partitions
 from ..core.redact import redact
@@ -77,7 +77,7 @@ def project_metrics() -> CollectorRegistry:
         "pipeline",
         {"training": bool(schedule.training), "inference": bool(schedule.inference)},
     )
-    champion = tracking.version_of(tracking.CHAMPION)
+    champion = registry.version_of(registry.CHAMPION)
     if champion is not None:
         version, created = int(champion.version), champion.creation_timestamp / 1000
         page.add("pipeline_champion_version", "Registry version of the champion.", version)
