@@ -238,8 +238,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']} "
-            f"(got {_shown(detail)})"
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})"
             for detail in error.errors()
         ]
         raise SettingsError(

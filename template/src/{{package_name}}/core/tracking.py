@@ -7,10 +7,12 @@ per candidate. Nothing here depends on MLflow's idea of an "active run" in anoth
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -176,8 +178,6 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
     """Log metrics of one step."""
-    import time
-
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -187,8 +187,6 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> Non
 
 def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -> None:
     """Log a dataset as an input of a run: its address and fingerprint, never its rows."""
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
 

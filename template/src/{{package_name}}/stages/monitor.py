@@ -9,7 +9,6 @@ from ..core import registry, storage, tracking
 from ..core.logs import get_logger
 from ..core.outcomes import DriftVerdict
 from ..core.refs import FeaturesRef, MonitorRef, Run, ScoresRef
-from ..core.settings import Monitoring
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY, STABLE_FEATURES
@@ -30,8 +29,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     """
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
-    table = _measure_drift(run, scores, window)
-    drift = _judge_drift(table, run.settings.monitoring)
+    table, drift = _measure_drift(run, scores, window)
     live = live_metrics(window, [f"{file.partition}" for file in files])
     gates = tuple(
         result.model_copy(update={"measured_on": "live"})
@@ -72,20 +70,19 @@ def live_metrics(window: pl.DataFrame, partitions: list[str]) -> dict[str, float
     return problem.metrics.score(joined["target"].to_numpy(), joined["prediction"].to_numpy())
 
 
-def _measure_drift(run: Run, scores: ScoresRef, window: pl.DataFrame) -> DriftTable:
+def _measure_drift(
+    run: Run, scores: ScoresRef, window: pl.DataFrame
+) -> tuple[DriftTable, DriftVerdict]:
+    """Compare rows with those the champion learned from; returns all features and the verdict."""
+    limits = run.settings.monitoring
     champion = tracking.client().get_model_version(registry.model_name(), str(scores.model_version))
     reference = storage.read_parquet(champion.tags["reference_uri"])
-    limit = run.settings.monitoring.max_psi
-    return drift_table(reference, window, list(FEATURES), limit)
-
-
-def _judge_drift(table: DriftTable, limits: Monitoring) -> DriftVerdict:
-    drifted = tuple(
-        row.feature for row in table.features if row.drifted and row.feature in STABLE_FEATURES
-    )
-    return DriftVerdict(
-        drifted=drifted,
+    table = drift_table(reference, window, list(FEATURES), limits.max_psi)
+    drifted = [row.feature for row in table.features if row.drifted]
+    unstable = tuple(feature for feature in drifted if feature in STABLE_FEATURES)
+    return table, DriftVerdict(
+        drifted=unstable,
         stable_features=len(STABLE_FEATURES),
         max_psi=limits.max_psi,
-        exceeded=len(drifted) > limits.max_drifted_share * len(STABLE_FEATURES),
+        exceeded=len(unstable) > limits.max_drifted_share * len(STABLE_FEATURES),
     )
