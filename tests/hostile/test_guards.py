@@ -52,7 +52,7 @@ MUTATIONS = [
     (
         "unpickled_input",
         f"{PACKAGE}/stages/score.py",
-        "tracking.load_model(",
+        "registry.load_model(",
         "mlflow.sklearn.load_model(",
     ),
     (

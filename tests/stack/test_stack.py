@@ -404,4 +404,4 @@ def test_prefect_trains_and_serves(stack: Stack) -> None:
     wait_for(lambda: stack.metric("sum(probe_success) == 4"), 300, "all that is probed to answer")
 
 
-CHAMPION = "from {0}.core import tracking; print(tracking.require_champion().version)"
+CHAMPION = "from {0}.core import registry; print(registry.require_champion().version)"

@@ -17,8 +17,8 @@ from .template import commit_all, git, make_project
 # What runs of a project have recorded in MLflow, read with the project's own MLflow.
 SUMMARY = """
 import json
-from {package}.core import tracking
-client, model = tracking.client(), tracking.model_name()
+from {package}.core import registry, tracking
+client, model = tracking.client(), registry.model_name()
 def summary(run):
     return {{
         "id": run.info.run_id, "status": run.info.status, "tags": run.data.tags,

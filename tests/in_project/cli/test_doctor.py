@@ -143,7 +143,7 @@ def test_git_is_advised_until_there_is_a_commit(project: Path) -> None:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
     for command in (["init"], ["add", "config"], [*identity, "commit", "-m", "Start"]):
         subprocess.run(["git", "-C", project, *command], check=True, capture_output=True)
-    tracking._git.cache_clear()
+    tracking._git_commit.cache_clear()
     assert ask("git").detail.startswith("commit ")
 
 

@@ -73,7 +73,7 @@ HANGING = """
     def hang(trial, seed):
         threading.Event().wait()
 
-    deadline.LAST_WORDS_SECONDS = 3600.0
+    deadline.BEFORE_EXIT_SECONDS = 3600.0
     unpatched, stage.deadline = stage.deadline, limit
     sender.send = tell
     problem.CANDIDATES["linear"] = hang

@@ -15,7 +15,7 @@ import mlflow.sklearn
 import pytest
 import sandbox
 from flight_delays import pipeline
-from flight_delays.core import stage, storage, tracking
+from flight_delays.core import registry, stage, storage, tracking
 from flight_delays.core.records import StageRecord
 
 PACKAGE = "flight_delays"
@@ -33,7 +33,7 @@ LAST_CALLS: dict[str, tuple[Any, str]] = {
     "train": (mlflow.sklearn, "save_model"),
     "select": (os, "replace"),
     "evaluate": (os, "replace"),
-    "promote": (tracking, "promote"),
+    "promote": (registry, "promote"),
     "report": (tracking, "finish"),
 }
 

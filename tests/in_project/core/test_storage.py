@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import sandbox
 from flight_delays.core import storage
+from flight_delays.core.refs import Manifest
 from flight_delays.core.settings import load_settings
 from flight_delays.sources.files import (
     list_partitions,
@@ -58,7 +59,8 @@ def test_partitions_and_their_manifest(root: UPath) -> None:
     ]
     assert [(file.partition, file.rows) for file in written] == [(day, 2) for day in days]
     assert written[0].fingerprint == written[1].fingerprint
-    uri = storage.write_manifest(storage.artifact_path("manifest.json"), written)
+    manifest = Manifest(files=tuple(written))
+    uri = storage.write_model(storage.artifact_path("manifest.json"), manifest)
     assert list(storage.read_manifest(uri)) == written
     assert storage.read_partitions(written).equals(pl.concat([FRAME, FRAME]))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import flight_delays
-from flight_delays.core import storage, tracking
+from flight_delays.core import registry, storage, tracking
 from flight_delays.core.settings import load_settings
 from receivers import webhook
 from sandbox import CHECKOUT
@@ -94,7 +94,7 @@ def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: 
         channel = {"SLACK_WEBHOOK_URL": slack.url}
         trained = run(project, "training", **channel)
         assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
-        champion = tracking.require_champion()
+        champion = registry.require_champion()
         [parent] = runs("tags.`pipeline.name` = 'training'")
         assert parent.info.status == "FINISHED"
         assert ENGINE.address in parent.data.tags.get("pipeline.engine_url", "")
@@ -114,7 +114,7 @@ def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: 
 
     assert stopped.returncode != 0
     assert "unreadable_file" in stopped.stdout + stopped.stderr
-    assert tracking.require_champion().version == champion.version
+    assert registry.require_champion().version == champion.version
     assert len(runs("attributes.status = 'FAILED'")) == 1
     [alert] = slack.bodies[told:]
     assert all(text in json.dumps(json.loads(alert)) for text in ENGINE.alert)

@@ -19,6 +19,7 @@ import sandbox
 from flight_delays import pipeline
 from flight_delays.core import tracking
 from flight_delays.core.errors import DataRejected
+from flight_delays.core.registry import require_champion
 from flight_delays.domain.features import STABLE_FEATURES
 from flight_delays.reporting import prometheus
 from flight_delays.reporting.summary import Summary
@@ -131,7 +132,7 @@ def test_a_training_run(
     assert by_label(pushed["pipeline_gate_min"]) == {sandbox.PRIMARY: -1e9}
     assert math.isnan(by_label(pushed["pipeline_gate_max"])[sandbox.PRIMARY])
 
-    champion = tracking.require_champion()
+    champion = require_champion()
     model = gateway.groups["/metrics/job/sandbox"]
     assert one(model["pipeline_champion_version"]) == int(champion.version)
     created = one(model["pipeline_champion_created_timestamp_seconds"])

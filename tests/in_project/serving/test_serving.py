@@ -27,6 +27,7 @@ import sandbox
 from flight_delays.cli.score_file import score_file
 from flight_delays.core import tracking
 from flight_delays.core.refs import CandidateRef
+from flight_delays.core.registry import CHAMPION, model_name, promote, register, require_champion
 from flight_delays.serving.rows import as_json
 from mlflow.server import app as mlflow_app
 from mlflow.server import handlers
@@ -164,10 +165,8 @@ def registry(trained_once: Trained, tmp_path_factory: pytest.TempPathFactory) ->
             for label, record in records.items()
             if label.startswith("train-")
         ]
-        other = next(
-            found for found in trained if tracking.register(found) != sandbox.registry().champion
-        )
-        assert (tracking.register(other), sandbox.registry().champion) == (2, 1)
+        other = next(found for found in trained if register(found) != sandbox.registry().champion)
+        assert (register(other), sandbox.registry().champion) == (2, 1)
         environment = {BACKEND_STORE_URI_ENV_VAR: tracking.tracking_uri()}
         with (
             mock.patch.dict(os.environ, environment),
@@ -398,8 +397,8 @@ def test_the_documentation_has_a_row_that_can_be_sent(service: Service) -> None:
 
 def test_model_page_describes_the_champion(service: Service) -> None:
     page = service.model()
-    champion = tracking.require_champion()
-    assert (page["name"], page["version"]) == (tracking.model_name(), 1)
+    champion = require_champion()
+    assert (page["name"], page["version"]) == (model_name(), 1)
     assert page["run_url"].endswith(f"/runs/{champion.run_id}")
     assert page["metrics"]
     assert page["source"] == "registry"
@@ -436,13 +435,13 @@ def test_a_moved_alias_is_followed_without_a_failed_request(
         for thread in threads:
             thread.start()
         wait_for(lambda: all(versions), service)
-        tracking.promote(2)
+        promote(2)
         wait_for(lambda: all(seen[-1] == 2 for seen in versions), service)
     finally:
         done.set()
         for thread in threads:
             thread.join()
-        tracking.promote(1)
+        promote(1)
     assert failures == []
     for seen in versions:
         assert seen == sorted(seen)
@@ -465,16 +464,16 @@ def test_it_goes_on_while_the_registry_is_down(
 def test_a_version_that_cannot_be_loaded_does_not_replace_a_good_one(
     service: Service, rows: list[dict[str, Any]]
 ) -> None:
-    name = tracking.model_name()
+    name = model_name()
     broken = tracking.client().create_model_version(name, "file:///nowhere/at/all")
     try:
-        tracking.promote(int(broken.version))
+        promote(int(broken.version))
         wait_for(lambda: "cannot be loaded" in f"{service.model()['registry']['error']}", service)
         assert service.predict(rows[:1]).json()["model_version"] == 1
         assert service.counted("serving_model_version") == 1
         assert service.counted("serving_champion_version") == int(broken.version)
     finally:
-        tracking.promote(1)
+        promote(1)
     wait_for(lambda: service.model()["registry"]["error"] is None, service)
 
 
@@ -484,7 +483,7 @@ def test_it_waits_for_a_champion_and_starts_again_without_the_registry(
     root = tmp_path / "other"
     (root / "config").mkdir(parents=True)
     (root / "config" / "pipeline.toml").write_text(sandbox.CONFIG)
-    tracking.client().delete_registered_model_alias(tracking.model_name(), tracking.CHAMPION)
+    tracking.client().delete_registered_model_alias(model_name(), CHAMPION)
     try:
         with serving(root, registry) as other:
             wait_for(lambda: "has no champion" in f"{other.model()['registry']['error']}", other)
@@ -496,12 +495,12 @@ def test_it_waits_for_a_champion_and_starts_again_without_the_registry(
             )
             # What is loaded already stays.
             assert service.predict(rows[:1]).status_code == 200
-            tracking.promote(1)
+            promote(1)
             other.wait_until_ready()
             expected = other.predict(rows[:5]).json()
             assert _ends_after_its_request(other, rows) == expected
     finally:
-        tracking.promote(1)
+        promote(1)
     assert (root / "var" / "serving").stat().st_mode & 0o777 == 0o700
     with registry.unplugged(), serving(root, registry) as again:
         again.wait_until_ready()

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import sandbox
 from fastapi import FastAPI
-from flight_delays.core import tracking
+from flight_delays.core import registry
 from flight_delays.core.errors import BadInput, SettingsError
 from flight_delays.domain import problem
 from flight_delays.domain.features import FEATURES, features
@@ -222,7 +222,7 @@ def test_what_must_go_through_a_data_frame_does(
 
 
 def test_the_champion_predicts_the_same_without_data_frames(trained: Trained) -> None:
-    model = tracking.load_model(f"models:/{tracking.model_name()}/1")
+    model = registry.load_model(f"models:/{registry.model_name()}/1")
     frame = features(sandbox.sample()).select(FEATURES)
     predict = predictor(model, frame.head(3))
     assert predict(frame).tolist() == through_pandas(model, frame)
@@ -283,7 +283,7 @@ def test_cache_loads_only_what_it_downloaded(trained: Trained, tmp_path: Path) -
     cache = Cache(tmp_path / "cache")
     with pytest.raises(NotCached, match="no model"):
         cache.last_good()
-    version = tracking.require_champion()
+    version = registry.require_champion()
     key = key_of(version)
     folder = cache.fetch(version, key)
     description = Description(

@@ -146,7 +146,7 @@ def data() -> None:
 @app.command()
 def rollback() -> None:
     """Put the previous champion back."""
-    from ..core.tracking import rollback as put_back
+    from ..core.registry import rollback as put_back
 
     now, before = put_back()
     out.print(f"version {now} is champion again; version {before} is kept as previous")

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import alerts
-from ..core import optional, shared_state, storage, tracking
+from ..core import optional, registry, shared_state, storage, tracking
 from ..core.checks import Advice, Check, Probe, port_probe
 from ..core.errors import UpdateError
 from ..core.paths import project_root
@@ -162,10 +162,10 @@ def _mlflow() -> str:
 
 def _champion() -> str:
     _reach_mlflow()
-    champion = tracking.version_of(tracking.CHAMPION)
+    champion = registry.version_of(registry.CHAMPION)
     if champion is None:
-        raise Advice(f"'{tracking.model_name()}' has none yet")
-    return f"'{tracking.model_name()}' version {champion.version}"
+        raise Advice(f"'{registry.model_name()}' has none yet")
+    return f"'{registry.model_name()}' version {champion.version}"
 
 
 def _channel(name: str) -> str:

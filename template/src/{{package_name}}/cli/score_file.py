@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core import tracking
+from ..core import registry
 from ..core.errors import BadInput, DataRejected
 from ..core.settings import load_settings
 from ..domain.features import features
@@ -33,7 +33,7 @@ def score_file(source: Path, target: Path) -> str:
         raise DataRejected(source.name, [broken_file(error)]) from error
     if findings.violations:
         raise DataRejected(source.name, findings.violations)
-    champion = tracking.require_champion()
+    champion = registry.require_champion()
     predictions = predict(features(valid), champion.name, int(champion.version))
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".csv":

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 from .errors import StageTimeout
 
@@ -44,13 +44,16 @@ def deadline(
         farewell.join(BEFORE_EXIT_SECONDS)
         os._exit(EXIT_CODE)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise error
+
     watchdog = threading.Timer(seconds + min(GRACE_SECONDS, seconds), end_process)
     watchdog.name = f"deadline of {stage}"
     watchdog.daemon = True
     watchdog.start()
     interruptible = _alarm_is_free()
     if interruptible:
-        signal.signal(signal.SIGALRM, _raise(error))
+        signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -68,10 +71,3 @@ def _alarm_is_free() -> bool:
         and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     )
-
-
-def _raise(error: StageTimeout) -> Callable[[int, Any], None]:
-    def handler(number: int, frame: Any) -> None:
-        raise error
-
-    return handler

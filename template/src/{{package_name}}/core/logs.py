@@ -56,16 +56,14 @@ class JsonFormatter(logging.Formatter):
 
 def setup_logging(level: str, *, json_lines: bool = False) -> None:
     """Configure logging to standard error for the command line; an engine configures its own."""
-    handler: logging.Handler
+    handler: logging.Handler = logging.StreamHandler()
     if json_lines:
-        handler = logging.StreamHandler()
         handler.setFormatter(JsonFormatter())
     elif sys.stderr.isatty():
         from rich.logging import RichHandler
 
         handler = RichHandler(console=console(), show_path=False, omit_repeated_times=False)
     else:
-        handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("alembic", "httpx", "matplotlib", "mlflow", "optuna", "urllib3"):

@@ -83,11 +83,7 @@ class Training(_Section):
     window_days: Days = 21
     wider_window_days: Days = 28
     holdout_days: Days = 7
-    candidates: Annotated[list[str], Field(min_length=1)] = [
-        "linear",
-        "random_forest",
-        "xgboost",
-    ]
+    candidates: Annotated[list[str], Field(min_length=1)] = ["linear", "random_forest", "xgboost"]
     trials: int = Field(default=5, ge=1)
     seed: int = 7
     threads: int = Field(default=1, ge=1)
@@ -242,8 +238,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']} "
-            f"(got {_shown(detail)})"
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})"
             for detail in error.errors()
         ]
         raise SettingsError(
@@ -257,5 +252,4 @@ def _shown(detail: ErrorDetails) -> str:
     # What storage is opened with may be keys.
     if "storage_options" in f"{detail['loc']} {detail['input']}":
         return "***"
-    text = repr(detail["input"])
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"{detail['input']!r:.80}"

@@ -55,10 +55,6 @@ def is_local(path: UPath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
-def _temporary_root() -> UPath:
-    return artifact_path(".tmp")
-
-
 @contextmanager
 def atomic(path: UPath) -> Iterator[Path]:
     """Yield a local file to write; when the block ends well, it becomes `path`.
@@ -67,7 +63,7 @@ def atomic(path: UPath) -> Iterator[Path]:
     root, never one under a final name; `sweep_temporary` removes it.
     """
     if is_local(path):
-        folder = Path(str(_temporary_root())) / f"{socket.gethostname()}-{os.getpid()}"
+        folder = Path(str(artifact_path(".tmp"))) / f"{socket.gethostname()}-{os.getpid()}"
         folder.mkdir(parents=True, exist_ok=True)
     else:
         folder = Path(tempfile.gettempdir())
@@ -91,7 +87,7 @@ def sweep_temporary() -> None:
 
     A folder of this host goes when its process is gone; one of another host after a day.
     """
-    root = _temporary_root()
+    root = artifact_path(".tmp")
     if not is_local(root) or not root.is_dir():
         return
     for folder in Path(str(root)).iterdir():
@@ -108,15 +104,13 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
 def write_text(path: UPath, text: str) -> str:
     """Write a text file whole or not at all, and return its address."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return str(path)
+    return write_bytes(path, text.encode())
 
 
 def write_model(path: UPath, model: BaseModel) -> str:
@@ -157,11 +151,6 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
     return pl.read_parquet(path.read_bytes(), columns=columns)
 
 
-def write_manifest(path: UPath, files: Sequence[PartitionFile]) -> str:
-    """Write the list of a dataset's files and return its address."""
-    return write_model(path, Manifest(files=tuple(files)))
-
-
 def read_manifest(uri: str) -> tuple[PartitionFile, ...]:
     """Read the list of a dataset's files, oldest partition first."""
     return Manifest.model_validate_json(UPath(uri).read_text()).files
@@ -180,13 +169,19 @@ def write_dataset(run: Run, kind: str, files: Sequence[PartitionFile]) -> tuple[
     """
     total = fingerprint(*(f"{file.partition}:{file.fingerprint}" for file in files))
     path = artifact_path("datasets", f"{run.partition}", f"{kind}-{total}.json")
-    return write_manifest(path, files), total, sum(file.rows for file in files)
+    uri = write_model(path, Manifest(files=tuple(files)))
+    return uri, total, sum(file.rows for file in files)
 
 
 def read_partitions(
-    files: Sequence[PartitionFile], columns: list[str] | None = None
+    files: Sequence[PartitionFile], columns: list[str] | None = None, about: int | None = None
 ) -> pl.DataFrame:
-    """Read the files of several days into one frame, in their order."""
+    """Read the files of several days into one frame, in their order.
+
+    With `about`, every file gives an even sample, so that this many rows or fewer come together,
+    and one more a file at most. It bounds memory, whatever the size of the window.
+    """
     import polars as pl
 
-    return pl.concat([read_parquet(file.uri, columns) for file in files])
+    step = sum(file.rows for file in files) // about + 1 if about else 1
+    return pl.concat([read_parquet(file.uri, columns).gather_every(step) for file in files])

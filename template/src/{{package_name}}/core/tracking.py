@@ -1,4 +1,4 @@
-"""The one seam to MLflow: runs, the model registry, and links to both.
+"""The seam to MLflow's runs and links to them; the model registry is in `registry`.
 
 One parent run per pipeline run, opened by the start stage and passed on by its id; one child run
 per candidate. Nothing here depends on MLflow's idea of an "active run" in another process.
@@ -7,10 +7,12 @@ per candidate. Nothing here depends on MLflow's idea of an "active run" in anoth
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -18,26 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answers import TRACKING
-from .errors import NoChampion, SettingsError
+from .errors import SettingsError
 from .logs import get_logger
 from .outcomes import Window
 from .paths import project_root
 from .redact import redact
-from .refs import CandidateRef, Run
+from .refs import Run
 from .settings import load_environment, load_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 log = get_logger(__name__)
 
-CHAMPION = "champion"
-PREVIOUS = "previous"
 RUN_KEY_TAG = "pipeline.run_key"
 CHILD_TAG = "pipeline.candidate"
 ENGINE_URL_TAG = "pipeline.engine_url"
-FINGERPRINT_TAG = "fingerprint"
 
 
 def tracking_uri() -> str:
@@ -119,22 +117,16 @@ def open_run(run: Run, engine_url: str | None = None) -> str:
     Logs the settings, the git commit and the versions of all installed packages, and where the
     engine shows the run.
     """
-    known = _find_run(f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = ''")
-    if known is not None:
-        client().update_run(known, status="RUNNING")
-        return known
-    tags = {
-        RUN_KEY_TAG: run.key,
-        CHILD_TAG: "",
-        "pipeline.name": run.pipeline,
-        "pipeline.partition": f"{run.partition}",
-        **git_tags(),
-    }
+    import polars as pl
+
+    tags: dict[str, str] = {"pipeline.name": run.pipeline}
     if engine_url:
         tags |= {ENGINE_URL_TAG: engine_url, "mlflow.note.content": f"[Engine]({engine_url})"}
-    name = f"{run.pipeline} {run.partition}"
-    run_id = str(client().create_run(experiment_id(), tags=tags, run_name=name).info.run_id)
-    log_params(run_id, _flatten(run.settings.model_dump(mode="json")))
+    run_id, is_new = _find_or_create(run, "", f"{run.pipeline} {run.partition}", tags)
+    if not is_new:
+        client().update_run(run_id, status="RUNNING")
+        return run_id
+    log_params(run_id, pl.json_normalize(run.settings.model_dump(mode="json")).row(0, named=True))
     installed = sorted({f"{dist.name}=={dist.version}" for dist in metadata.distributions()})
     client().log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
     return run_id
@@ -143,18 +135,26 @@ def open_run(run: Run, engine_url: str | None = None) -> str:
 def open_child(run: Run, candidate: str, window: Window) -> str:
     """Open the run of one candidate below the parent; a retry gets the same one again."""
     child = candidate if window == "normal" else f"{candidate} (wider window)"
-    known = _find_run(f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = '{child}'")
-    if known is not None:
-        return known
+    run_id, _ = _find_or_create(run, child, child, {"mlflow.parentRunId": run.tracking_run_id})
+    return run_id
+
+
+def _find_or_create(run: Run, child: str, name: str, tags: dict[str, str]) -> tuple[str, bool]:
+    """Return the id of the MLflow run of a pipeline run or its child, and whether it is new."""
+    experiment = experiment_id()
+    condition = f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = '{child}'"
+    known = client().search_runs([experiment], condition, max_results=1)
+    if known:
+        return str(known[0].info.run_id), False
     tags = {
-        "mlflow.parentRunId": run.tracking_run_id,
         RUN_KEY_TAG: run.key,
         CHILD_TAG: child,
         "pipeline.partition": f"{run.partition}",
+        **tags,
         **git_tags(),
     }
-    created = client().create_run(experiment_id(), tags=tags, run_name=child)
-    return str(created.info.run_id)
+    created = client().create_run(experiment, tags=tags, run_name=name)
+    return str(created.info.run_id), True
 
 
 @contextmanager
@@ -178,8 +178,6 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
     """Log metrics of one step."""
-    import time
-
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -189,8 +187,6 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> Non
 
 def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -> None:
     """Log a dataset as an input of a run: its address and fingerprint, never its rows."""
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
 
@@ -205,9 +201,11 @@ def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -
     inputs = [DatasetInput(dataset, tags)]
     try:
         client().log_inputs(run_id, inputs)
-    except MlflowException:
+    except MlflowException as error:
         # Candidates log the same dataset side by side, and MLflow looks before it creates: who
-        # lost that race finds it there now.
+        # loses that race is told by the database that the dataset exists, and finds it there now.
+        if error.error_code != "BAD_REQUEST":
+            raise
         client().log_inputs(run_id, inputs)
 
 
@@ -221,138 +219,22 @@ def finish(run: Run, succeeded: bool) -> None:
     client().set_terminated(run.tracking_run_id, "FINISHED" if succeeded else "FAILED")
 
 
-def model_name() -> str:
-    """Return the project's name in the model registry."""
-    return load_settings().project.slug
-
-
-def version_of(alias: str) -> ModelVersion | None:
-    """Return the registered version behind an alias, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client().get_model_version_by_alias(model_name(), alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def require_champion() -> ModelVersion:
-    """Return the champion.
-
-    Raises:
-        NoChampion: No model has passed the gates yet.
-    """
-    champion = version_of(CHAMPION)
-    if champion is None:
-        raise NoChampion(
-            f"model '{model_name()}' has no champion: run the training pipeline until a candidate "
-            "passes the gates"
-        )
-    return champion
-
-
-def register(candidate: CandidateRef) -> int:
-    """Return the registry version of a candidate, registered unless an equal one already is."""
-    from mlflow.exceptions import MlflowException
-
-    name = model_name()
-    known = client().search_model_versions(f"name = '{name}'")
-    for version in known:
-        if version.tags.get(FINGERPRINT_TAG) == candidate.fingerprint:
-            return int(version.version)
-    try:
-        client().create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    created = client().create_model_version(
-        name,
-        candidate.model_uri,
-        run_id=candidate.tracking_run_id,
-        model_id=candidate.model_uri.removeprefix("models:/"),
-        tags={
-            FINGERPRINT_TAG: candidate.fingerprint,
-            "candidate": candidate.candidate,
-            "trained_until": f"{candidate.trained_until}",
-            "reference_uri": candidate.reference_uri,
-        },
-    )
-    return int(created.version)
-
-
-def promote(version: int) -> int | None:
-    """Make a version the champion, keep the former one as `previous`, and return the former one.
-
-    Doing it again changes nothing.
-    """
-    current = version_of(CHAMPION)
-    if current is not None and int(current.version) == version:
-        previous = version_of(PREVIOUS)
-        return int(previous.version) if previous else None
-    if current is not None:
-        client().set_registered_model_alias(model_name(), PREVIOUS, str(current.version))
-    client().set_registered_model_alias(model_name(), CHAMPION, str(version))
-    return int(current.version) if current else None
-
-
-def rollback() -> tuple[int, int]:
-    """Put the previous champion back; the present one becomes `previous`.
-
-    Returns:
-        The version that is champion now, and the one that was.
-
-    Raises:
-        NoChampion: There is no champion, or no previous one.
-    """
-    current, previous = require_champion(), version_of(PREVIOUS)
-    if previous is None:
-        raise NoChampion(f"model '{model_name()}' has no previous champion to put back")
-    promote(int(previous.version))
-    return int(previous.version), int(current.version)
-
-
-def load_model(uri: str) -> Any:
-    """Load a scikit-learn model from MLflow, by run or by registry address."""
-    import mlflow.sklearn
-
-    client()
-    return mlflow.sklearn.load_model(uri)
-
-
 def git_tags() -> dict[str, str]:
     """Return the commit of the checkout, or of the image, as MLflow tags; empty without either."""
-    built_from, _, dirty = os.environ.get("PIPELINE_COMMIT", "").partition("-")
-    if built_from:
-        return {"mlflow.source.git.commit": built_from, "git.dirty": "true" if dirty else "false"}
-    commit = _git("rev-parse", "HEAD")
+    commit, _, dirty = (os.environ.get("PIPELINE_COMMIT") or _git_commit()).partition("-")
     if not commit:
         return {}
-    changed = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
-    return {"mlflow.source.git.commit": commit, "git.dirty": changed}
+    return {"mlflow.source.git.commit": commit, "git.dirty": "true" if dirty else "false"}
 
 
 @functools.cache
-def _git(*args: str) -> str:
-    command = ["git", "-C", str(project_root()), *args]
+def _git_commit() -> str:
+    """Return the commit of the checkout, followed by -dirty where tracked files were changed."""
+    # Without tags, what remains is the bare commit.
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    command = ["git", "-C", str(project_root()), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _find_run(condition: str) -> str | None:
-    runs = client().search_runs([experiment_id()], condition, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

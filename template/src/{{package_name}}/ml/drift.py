@@ -63,7 +63,7 @@ class DriftTable(BaseModel):
 
 def drift_table(
     reference: pl.DataFrame, current: pl.DataFrame, columns: list[str], max_psi: float
-) -> list[FeatureDrift]:
+) -> DriftTable:
     """Compare columns of two frames; returns one entry a column, the largest PSI first.
 
     Numeric columns get the two-sample Kolmogorov-Smirnov test, on an even sample of at most
@@ -80,7 +80,7 @@ def drift_table(
         ValueError: One of the frames has no rows.
     """
     rows = [_compare(name, reference[name], current[name], max_psi) for name in columns]
-    return sorted(rows, key=lambda row: -row.psi)
+    return DriftTable(features=tuple(sorted(rows, key=lambda row: -row.psi)))
 
 
 def psi(reference: pl.Series, current: pl.Series) -> float:
@@ -97,24 +97,15 @@ def psi(reference: pl.Series, current: pl.Series) -> float:
     Raises:
         ValueError: One of the series is empty.
     """
-    _require_rows(reference, current)
-    if _both_numeric(reference, current):
-        return _index(*_bin_counts(_as_numbers(reference), _as_numbers(current)))
-    return _index(*_category_counts(reference, current))
+    numeric, reference, current = _comparable(reference, current)
+    return _index(*(_bin_counts if numeric else _category_counts)(reference, current))
 
 
 def _compare(name: str, reference: pl.Series, current: pl.Series, max_psi: float) -> FeatureDrift:
-    _require_rows(reference, current)
-    numeric = _both_numeric(reference, current)
-    if numeric:
-        reference, current = _as_numbers(reference), _as_numbers(current)
+    numeric, reference, current = _comparable(reference, current)
     counts = (_bin_counts if numeric else _category_counts)(reference, current)
     index = _index(*counts)
-    statistic, p_value = None, None
-    if _has_values(reference) and _has_values(current):
-        statistic, p_value = (
-            _kolmogorov_smirnov(reference, current) if numeric else _chi_square(*counts)
-        )
+    statistic, p_value = _test(numeric, reference.drop_nulls(), current.drop_nulls(), counts)
     return FeatureDrift(
         feature=name,
         kind="numeric" if numeric else "categorical",
@@ -128,25 +119,18 @@ def _compare(name: str, reference: pl.Series, current: pl.Series, max_psi: float
     )
 
 
-def _require_rows(reference: pl.Series, current: pl.Series) -> None:
+def _comparable(reference: pl.Series, current: pl.Series) -> tuple[bool, pl.Series, pl.Series]:
+    """Return whether both sides are numbers or dates, and both, as floats where they are."""
     for side, series in (("reference", reference), ("current", current)):
         if series.is_empty():
             raise ValueError(f"no drift to measure: '{series.name}' has no {side} rows")
-
-
-def _both_numeric(*sides: pl.Series) -> bool:
+    sides = (reference, current)
     # A column of nothing but nulls may have lost its type: the other side's decides.
     types = [series.dtype for series in sides if series.dtype != pl.Null]
-    return all(dtype.is_numeric() or dtype.is_temporal() for dtype in types)
-
-
-def _as_numbers(series: pl.Series) -> pl.Series:
-    numbers = series.to_physical() if series.dtype.is_temporal() else series
-    return numbers.cast(pl.Float64).fill_nan(None)
-
-
-def _has_values(series: pl.Series) -> bool:
-    return series.null_count() < series.len()
+    if not all(dtype.is_numeric() or dtype.is_temporal() for dtype in types):
+        return False, reference, current
+    left, right = (series.to_physical().cast(pl.Float64).fill_nan(None) for series in sides)
+    return True, left, right
 
 
 def _sample(series: pl.Series) -> NDArray[np.float64]:
@@ -188,17 +172,18 @@ def _category_counts(reference: pl.Series, current: pl.Series) -> tuple[Counts, 
     return p, q
 
 
-def _kolmogorov_smirnov(reference: pl.Series, current: pl.Series) -> tuple[float, float]:
-    from scipy.stats import ks_2samp
+def _test(
+    numeric: bool, reference: pl.Series, current: pl.Series, counts: tuple[Counts, Counts]
+) -> tuple[float | None, float | None]:
+    """Return the statistic and the p-value of the test beside the index, from known values."""
+    from scipy.stats import chi2_contingency, ks_2samp
 
-    left, right = (_sample(series.drop_nulls()) for series in (reference, current))
-    few = left.size * right.size <= EXACT_PAIRS
-    found = ks_2samp(left, right, method="exact" if few else "asymp")
-    return float(found.statistic), float(found.pvalue)
-
-
-def _chi_square(reference: Counts, current: Counts) -> tuple[float, float]:
-    from scipy.stats import chi2_contingency
-
-    found = chi2_contingency(np.vstack([reference, current]), correction=False)
+    if reference.is_empty() or current.is_empty():
+        return None, None
+    if numeric:
+        left, right = _sample(reference), _sample(current)
+        few = left.size * right.size <= EXACT_PAIRS
+        found = ks_2samp(left, right, method="exact" if few else "asymp")
+    else:
+        found = chi2_contingency(np.vstack(counts), correction=False)
     return float(found.statistic), float(found.pvalue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from ..core.errors import BadInput
@@ -20,16 +21,11 @@ def check_gates(metrics: Mapping[str, float], gates: Gates) -> tuple[GateResult,
         if name not in metrics:
             raise BadInput(f"gates.metrics.{name}: no such metric; there are: {', '.join(metrics)}")
         value = metrics[name]
+        result = functools.partial(GateResult, metric=name, value=value)
         if gate.min is not None:
-            passed = value >= gate.min
-            results.append(
-                GateResult(metric=name, value=value, bound="min", limit=gate.min, passed=passed)
-            )
+            results.append(result(bound="min", limit=gate.min, passed=value >= gate.min))
         if gate.max is not None:
-            passed = value <= gate.max
-            results.append(
-                GateResult(metric=name, value=value, bound="max", limit=gate.max, passed=passed)
-            )
+            results.append(result(bound="max", limit=gate.max, passed=value <= gate.max))
     return tuple(results)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..core import tracking
+from ..core import registry
 from ..core.attempt import attempt
 from ..core.logs import get_logger
 from ..core.records import read_checked_partitions
@@ -68,11 +68,11 @@ def run_metrics(summary: Summary, primary: str) -> CollectorRegistry:
     """Return the metrics of a finished run; the arguments are those of `push`."""
     from prometheus_client import Info
 
-    registry = _registry([*_of_run(summary), *_of_data(summary), *_of_model(summary, primary)])
+    collected = _registry([*_of_run(summary), *_of_data(summary), *_of_model(summary, primary)])
     run, page = summary.run, summary.tracking_url
-    last = Info("pipeline_last_run", "The last run, and its page in MLflow.", registry=registry)
+    last = Info("pipeline_last_run", "The last run, and its page in MLflow.", registry=collected)
     last.info({"run": run.key, "partition": f"{run.partition}", "mlflow": page})
-    return registry
+    return collected
 
 
 def project_metrics() -> CollectorRegistry:
@@ -80,7 +80,7 @@ def project_metrics() -> CollectorRegistry:
     schedule = load_settings().schedule
     scheduled = {"training": bool(schedule.training), "inference": bool(schedule.inference)}
     metrics = [Metric("pipeline_scheduled", "1 with a schedule, 0 without.", scheduled, "pipeline")]
-    champion = tracking.version_of(tracking.CHAMPION)
+    champion = registry.version_of(registry.CHAMPION)
     if champion is not None:
         version, created = int(champion.version), champion.creation_timestamp / 1000
         name = "pipeline_champion_created_timestamp_seconds"
@@ -94,15 +94,15 @@ def project_metrics() -> CollectorRegistry:
 def _registry(metrics: Iterable[Metric]) -> CollectorRegistry:
     from prometheus_client import CollectorRegistry, Gauge
 
-    registry = CollectorRegistry()
+    collected = CollectorRegistry()
     for name, documentation, numbers, label in metrics:
-        gauge = Gauge(name, documentation, [label] if label else [], registry=registry)
+        gauge = Gauge(name, documentation, [label] if label else [], registry=collected)
         if isinstance(numbers, Mapping):
             for value, number in numbers.items():
                 gauge.labels(value).set(number)
         else:
             gauge.set(numbers)
-    return registry
+    return collected
 
 
 def _of_run(summary: Summary) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..core import storage, tracking
+from ..core import registry, storage, tracking
 from ..core.errors import PipelineError
 from ..core.paths import folder_digest, project_root
 from ..core.redact import redact
@@ -102,7 +102,7 @@ class Cache:
         """
         kept = self._read()
         known = kept.description
-        here = (registry_address(), tracking.model_name())
+        here = (registry_address(), registry.model_name())
         if (known.registry, known.name) != here:
             raise NotCached(f"the model in {self._folder} is of another project or registry")
         return self._verified(kept), known

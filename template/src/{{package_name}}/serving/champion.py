@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..core import tracking
+from ..core import registry, tracking
 from ..core.errors import NoChampion
 from ..core.logs import get_logger
 from ..core.redact import redact
@@ -109,7 +109,7 @@ class Follower:
         answered: datetime | None = now
         version: int | None = None
         try:
-            registered = tracking.require_champion()
+            registered = registry.require_champion()
             version, error = int(registered.version), self._load(registered)
         except NoChampion as none:
             error, self._may_have_champion = str(none), False
@@ -174,7 +174,7 @@ class Follower:
     def _open(self, folder: Path, description: Description, source: str) -> Champion:
         from mlflow.models import Model
 
-        model = tracking.load_model(str(folder))
+        model = registry.load_model(str(folder))
 
         example: Any = Model.load(str(folder)).load_input_example(str(folder))
         rows = None if example is None else pl.from_pandas(example[list(FEATURES)])

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from pydantic_core import to_json
 
-from ..core import tracking
 from ..core.logs import get_logger
 from ..core.paths import project_root
+from ..core.registry import model_name
 from ..domain.features import KEY
 from ..stages.validate import read_rows as read_file
 from .champion import Follower
@@ -113,7 +113,7 @@ def model_page(follower: Follower) -> ModelPage:
         reachable=last.reachable, checked=last.checked, answered=last.answered, error=last.error
     )
     if champion is None:
-        return ModelPage(name=tracking.model_name(), registry=registry)
+        return ModelPage(name=model_name(), registry=registry)
     return ModelPage(
         **champion.description.model_dump(exclude={"key", "registry", "created"}),
         registered=champion.description.created,

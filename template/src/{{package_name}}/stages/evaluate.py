@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from upath import UPath
 
-from ..core import storage, tracking
+from ..core import registry, storage, tracking
 from ..core.logs import get_logger
 from ..core.outcomes import GateResult, Note, Verdict
 from ..core.records import Importance
@@ -17,7 +16,7 @@ from ..core.refs import CandidateRef, EvaluationRef, FeaturesRef, Run
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES
-from ..ml.drift import DriftTable, drift_table
+from ..ml.drift import drift_table
 from ..ml.gates import check_gates, improvement_over
 from .ingest import wider_window_is_available
 
@@ -29,15 +28,6 @@ log = get_logger(__name__)
 IMPORTANCE_ROWS = 1_000
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A model and what it predicts for the holdout rows."""
-
-    model: Any
-    prediction: Any
-    metrics: dict[str, float]
-
-
 @stage
 def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> EvaluationRef:
     """Measure the challenger and the champion on the holdout days and decide by the gates.
@@ -46,21 +36,36 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
     of partitions is there to learn from, and `keep` otherwise.
     """
     holdout = _read_holdout(features)
-    challenger = _measure(candidate.model_uri, holdout)
-    champion = tracking.version_of(tracking.CHAMPION)
-    champion_metrics = _measure_champion(champion, holdout)
-    gates = check_gates(challenger.metrics, run.settings.gates)
-    if champion_metrics:
-        gates += (_improvement(run, challenger.metrics, champion_metrics),)
+    model = registry.load_model(candidate.model_uri)
+    predicted = _predict(model, holdout)
+    metrics = _score(predicted)
+    gates = check_gates(metrics, run.settings.gates)
+    champion = registry.version_of(registry.CHAMPION)
+    champion_metrics: dict[str, float] = {}
+    if champion:
+        present = registry.load_model(f"models:/{champion.name}/{champion.version}")
+        champion_metrics = _score(_predict(present, holdout))
+        gates += (
+            improvement_over(
+                champion_metrics,
+                metrics,
+                metric=problem.metrics.PRIMARY,
+                greater_is_better=problem.metrics.GREATER_IS_BETTER,
+                least=run.settings.gates.min_improvement,
+            ),
+        )
     verdict = _decide(run, features, candidate, champion, gates)
     for reason in verdict.reasons:
         log.info("%s", reason)
     log.info("decision: %s", verdict.decision)
-    _log_metrics(run, candidate, challenger.metrics, champion_metrics)
+    measured = {f"holdout_{key}": value for key, value in metrics.items()}
+    tracking.log_metrics(candidate.tracking_run_id, measured)
+    measured |= {f"champion_{key}": value for key, value in champion_metrics.items()}
+    tracking.log_metrics(run.tracking_run_id, measured)
     return EvaluationRef(
-        uri=str(_write_evidence(run, candidate, challenger, holdout)),
+        uri=str(_write_evidence(run, candidate, model, holdout, predicted)),
         candidate=candidate,
-        metrics=challenger.metrics,
+        metrics=metrics,
         champion_version=int(champion.version) if champion else None,
         champion_metrics=champion_metrics,
         verdict=verdict,
@@ -90,8 +95,8 @@ def feature_importance(model: Any, holdout: pl.DataFrame, seed: int) -> dict[str
         n_repeats=3,
         random_state=seed,
     )
-    means = zip(FEATURES, importance.importances_mean, strict=True)
-    return dict(sorted(((n, float(v)) for n, v in means), key=lambda item: -item[1]))
+    means = zip(FEATURES, importance.importances_mean.tolist(), strict=True)
+    return dict(sorted(means, key=lambda item: -item[1]))
 
 
 def _read_holdout(features: FeaturesRef) -> pl.DataFrame:
@@ -103,27 +108,14 @@ def _read_holdout(features: FeaturesRef) -> pl.DataFrame:
     return storage.read_partitions(files, [*FEATURES, "target"])
 
 
-def _measure(model_uri: str, holdout: pl.DataFrame) -> _Measured:
-    model = tracking.load_model(model_uri)
+def _predict(model: Any, holdout: pl.DataFrame) -> pl.DataFrame:
+    """Return the target of each holdout row and what the model predicts."""
     prediction = problem.metrics.predict(model, holdout.select(FEATURES).to_pandas())
-    metrics = problem.metrics.score(holdout["target"].to_numpy(), prediction)
-    return _Measured(model, prediction, metrics)
+    return holdout.select("target", pl.Series("prediction", prediction))
 
 
-def _measure_champion(champion: ModelVersion | None, holdout: pl.DataFrame) -> dict[str, float]:
-    if champion is None:
-        return {}
-    return _measure(f"models:/{champion.name}/{champion.version}", holdout).metrics
-
-
-def _improvement(run: Run, challenger: dict[str, float], champion: dict[str, float]) -> GateResult:
-    return improvement_over(
-        champion,
-        challenger,
-        metric=problem.metrics.PRIMARY,
-        greater_is_better=problem.metrics.GREATER_IS_BETTER,
-        least=run.settings.gates.min_improvement,
-    )
+def _score(predicted: pl.DataFrame) -> dict[str, float]:
+    return problem.metrics.score(predicted["target"].to_numpy(), predicted["prediction"].to_numpy())
 
 
 def _decide(
@@ -133,9 +125,12 @@ def _decide(
     champion: ModelVersion | None,
     gates: tuple[GateResult, ...],
 ) -> Verdict:
-    if champion and champion.tags.get(tracking.FINGERPRINT_TAG) == candidate.fingerprint:
+    if champion and champion.tags.get(registry.FINGERPRINT_TAG) == candidate.fingerprint:
         return Verdict(decision="keep", notes=(Note(kind="already_champion"),))
-    notes = _notes_of_comparison(champion, features.holdout_from)
+    notes: tuple[Note, ...] = ()
+    until = champion.tags.get("trained_until") if champion else None
+    if until and features.holdout_from and date.fromisoformat(until) >= features.holdout_from:
+        notes = (Note(kind="champion_saw_holdout", until=date.fromisoformat(until)),)
     if all(gate.passed for gate in gates):
         return Verdict(decision="promote", gates=gates, notes=notes)
     if features.window == "normal" and wider_window_is_available(run):
@@ -144,35 +139,16 @@ def _decide(
     return Verdict(decision="keep", gates=gates, notes=notes)
 
 
-def _notes_of_comparison(
-    champion: ModelVersion | None, holdout_from: date | None
-) -> tuple[Note, ...]:
-    until = champion.tags.get("trained_until", "") if champion else ""
-    if not until or holdout_from is None or date.fromisoformat(until) < holdout_from:
-        return ()
-    return (Note(kind="champion_saw_holdout", until=date.fromisoformat(until)),)
-
-
 def _write_evidence(
-    run: Run, candidate: CandidateRef, challenger: _Measured, holdout: pl.DataFrame
+    run: Run, candidate: CandidateRef, model: Any, holdout: pl.DataFrame, predicted: pl.DataFrame
 ) -> UPath:
     """Write what the report shows of the challenger, and return the folder."""
     folder = storage.artifact_path("evaluations", f"{run.partition}", candidate.fingerprint)
-    scored = holdout.select("target", pl.Series("prediction", challenger.prediction))
-    storage.write_parquet(folder / "predictions.parquet", scored)
-    importance = feature_importance(challenger.model, holdout, run.settings.training.seed)
+    storage.write_parquet(folder / "predictions.parquet", predicted)
+    importance = feature_importance(model, holdout, run.settings.training.seed)
     storage.write_model(folder / "importance.json", Importance(features=importance))
     reference = storage.read_parquet(candidate.reference_uri)
-    drift = drift_table(reference, holdout, list(FEATURES), run.settings.monitoring.max_psi)
-    storage.write_model(folder / "drift.json", DriftTable(features=tuple(drift)))
+    limit = run.settings.monitoring.max_psi
+    drift = drift_table(reference, holdout, list(FEATURES), limit)
+    storage.write_model(folder / "drift.json", drift)
     return folder
-
-
-def _log_metrics(
-    run: Run, candidate: CandidateRef, challenger: dict[str, float], champion: dict[str, float]
-) -> None:
-    holdout = {f"holdout_{key}": value for key, value in challenger.items()}
-    tracking.log_metrics(candidate.tracking_run_id, holdout)
-    tracking.log_metrics(
-        run.tracking_run_id, holdout | {f"champion_{key}": value for key, value in champion.items()}
-    )

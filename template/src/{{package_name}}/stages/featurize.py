@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import timedelta
 
 import polars as pl
 
@@ -13,7 +13,6 @@ from ..core.refs import DatasetRef, FeaturesRef, PartitionFile, Run
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, features
-from ..ml.splits import holdout_start
 
 log = get_logger(__name__)
 
@@ -45,8 +44,11 @@ def featurize(run: Run, dataset: DatasetRef) -> FeaturesRef:
     holdout_from = None
     reference_uri = None
     if training:
-        holdout_from = holdout_start(run.partition, run.settings.training.holdout_days)
-        reference_uri = _write_reference(files, holdout_from, fingerprint)
+        holdout_from = run.partition - timedelta(days=run.settings.training.holdout_days - 1)
+        learned = [file for file in files if file.partition < holdout_from]
+        sample = storage.read_partitions(learned, list(FEATURES), about=REFERENCE_ROWS)
+        path = storage.artifact_path("reference", f"{fingerprint}.parquet")
+        reference_uri = storage.write_parquet(path, sample)
     holdout = sum(file.rows for file in files if holdout_from and file.partition >= holdout_from)
     log.info("%d features of %d rows, %d of them held out", len(FEATURES), rows, holdout)
     return FeaturesRef(
@@ -68,12 +70,3 @@ def _featurize_day(file: PartitionFile, *, drop_unlabelled: bool) -> PartitionFi
     name = "features" if drop_unlabelled else "features-unlabelled"
     path = storage.artifact_path(name, f"{file.partition}", f"{file.fingerprint}.parquet")
     return storage.write_partition(path, file.partition, frame)
-
-
-def _write_reference(files: list[PartitionFile], holdout_from: date, total: str) -> str:
-    learned = [file for file in files if file.partition < holdout_from]
-    step = sum(file.rows for file in learned) // REFERENCE_ROWS + 1
-    sample = pl.concat(
-        [storage.read_parquet(file.uri, list(FEATURES)).gather_every(step) for file in learned]
-    )
-    return storage.write_parquet(storage.artifact_path("reference", f"{total}.parquet"), sample)

@@ -31,8 +31,15 @@ def ingest(run: Run, window: Window = "normal") -> DatasetRef:
         MissingPartitions: A day of the training window, or the partition itself, is missing.
         DataRejected: A file is empty or unreadable, or one day's file equals another's.
     """
-    days = _available_days(run, window)
-    files = [file for day in days if (file := _snapshot_if_usable(run, day)) is not None]
+    files = []
+    for day in _available_days(run, window):
+        try:
+            files.append(_snapshot(run.settings, day))
+        except DataRejected as error:
+            # An earlier bad day must not keep today's from being scored.
+            if run.pipeline == "training" or day == run.partition:
+                raise
+            log.warning("%s is left out: %s", day, error)
     _refuse_duplicates(files)
     uri, fingerprint, rows = storage.write_dataset(run, "raw", files)
     source = run.settings.data.source
@@ -69,17 +76,6 @@ def _available_days(run: Run, window: Window) -> list[date]:
             "choose a smaller window in config/pipeline.toml"
         )
     return days
-
-
-def _snapshot_if_usable(run: Run, day: date) -> PartitionFile | None:
-    try:
-        return _snapshot(run.settings, day)
-    except DataRejected as error:
-        # An earlier bad day must not keep today's from being scored.
-        if run.pipeline == "training" or day == run.partition:
-            raise
-        log.warning("%s is left out: %s", day, error)
-        return None
 
 
 def _reject(day: date, check: str, detail: str) -> DataRejected:

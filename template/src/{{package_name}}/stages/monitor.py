@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from .. import alerts
-from ..core import storage, tracking
+from ..core import registry, storage, tracking
 from ..core.logs import get_logger
-from ..core.outcomes import DriftVerdict, GateResult
+from ..core.outcomes import DriftVerdict
 from ..core.refs import FeaturesRef, MonitorRef, Run, ScoresRef
-from ..core.settings import Gates, Monitoring
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, KEY, STABLE_FEATURES
@@ -32,21 +29,29 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     """
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
-    table = _measure_drift(run, scores, window)
-    drift = _judge_drift(table, run.settings.monitoring)
+    table, drift = _measure_drift(run, scores, window)
     live = live_metrics(window, [f"{file.partition}" for file in files])
-    gates = _check_live_gates(live, run.settings.gates)
-    _log_metrics(run, table, drift, live)
+    gates = tuple(
+        result.model_copy(update={"measured_on": "live"})
+        for result in (check_gates(live, run.settings.gates) if live else ())
+    )
+    tracking.log_metrics(
+        run.tracking_run_id,
+        {f"psi.{row.feature}": row.psi for row in table.features}
+        | {f"live_{key}": value for key, value in live.items()}
+        | {"drifted_features": len(drift.drifted)},
+    )
+    moved = {row.feature: row.psi for row in table.features if row.drifted}
+    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "no labels yet")
     path = storage.artifact_path("monitoring", f"{run.partition}", f"{scores.fingerprint}.json")
     monitoring = MonitorRef(
-        uri=storage.write_text(path, table.model_dump_json(indent=1)),
+        uri=storage.write_model(path, table),
         drift=drift,
         live_metrics=live,
         live_gates=gates,
         retrain=drift.exceeded or not all(gate.passed for gate in gates),
     )
     if monitoring.retrain:
-        moved = {row.feature: row.psi for row in table.features if row.drifted}
         alerts.send(alerts.Event.of_drift(run, monitoring, moved))
     return monitoring
 
@@ -65,38 +70,19 @@ def live_metrics(window: pl.DataFrame, partitions: list[str]) -> dict[str, float
     return problem.metrics.score(joined["target"].to_numpy(), joined["prediction"].to_numpy())
 
 
-def _measure_drift(run: Run, scores: ScoresRef, window: pl.DataFrame) -> DriftTable:
-    champion = tracking.client().get_model_version(tracking.model_name(), str(scores.model_version))
+def _measure_drift(
+    run: Run, scores: ScoresRef, window: pl.DataFrame
+) -> tuple[DriftTable, DriftVerdict]:
+    """Compare rows with those the champion learned from; returns all features and the verdict."""
+    limits = run.settings.monitoring
+    champion = tracking.client().get_model_version(registry.model_name(), str(scores.model_version))
     reference = storage.read_parquet(champion.tags["reference_uri"])
-    limit = run.settings.monitoring.max_psi
-    return DriftTable(features=tuple(drift_table(reference, window, list(FEATURES), limit)))
-
-
-def _judge_drift(table: DriftTable, limits: Monitoring) -> DriftVerdict:
-    drifted = tuple(
-        row.feature for row in table.features if row.drifted and row.feature in STABLE_FEATURES
-    )
-    return DriftVerdict(
-        drifted=drifted,
+    table = drift_table(reference, window, list(FEATURES), limits.max_psi)
+    drifted = [row.feature for row in table.features if row.drifted]
+    unstable = tuple(feature for feature in drifted if feature in STABLE_FEATURES)
+    return table, DriftVerdict(
+        drifted=unstable,
         stable_features=len(STABLE_FEATURES),
         max_psi=limits.max_psi,
-        exceeded=len(drifted) > limits.max_drifted_share * len(STABLE_FEATURES),
+        exceeded=len(unstable) > limits.max_drifted_share * len(STABLE_FEATURES),
     )
-
-
-def _check_live_gates(live: Mapping[str, float], gates: Gates) -> tuple[GateResult, ...]:
-    results = check_gates(live, gates) if live else ()
-    return tuple(result.model_copy(update={"measured_on": "live"}) for result in results)
-
-
-def _log_metrics(
-    run: Run, table: DriftTable, drift: DriftVerdict, live: Mapping[str, float]
-) -> None:
-    tracking.log_metrics(
-        run.tracking_run_id,
-        {f"psi.{row.feature}": row.psi for row in table.features}
-        | {f"live_{key}": value for key, value in live.items()}
-        | {"drifted_features": len(drift.drifted)},
-    )
-    moved = ", ".join(row.feature for row in table.features if row.drifted)
-    log.info("drifted: %s; live: %s", moved or "nothing", live or "no labels yet")

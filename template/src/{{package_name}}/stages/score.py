@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from upath import UPath
 
-from ..core import storage, tracking
+from ..core import registry, storage
 from ..core.logs import get_logger
 from ..core.refs import FeaturesRef, Run, ScoresRef
 from ..core.stage import stage
@@ -22,7 +22,7 @@ def score(run: Run, features: FeaturesRef) -> ScoresRef:
     Raises:
         NoChampion: No model has passed the gates yet.
     """
-    champion = tracking.require_champion()
+    champion = registry.require_champion()
     file = next(
         file for file in storage.read_manifest(features.uri) if file.partition == run.partition
     )
@@ -47,7 +47,7 @@ def predictions_path(partition: str) -> UPath:
 
 def predict(rows: pl.DataFrame, model_name: str, version: int) -> pl.DataFrame:
     """Predict rows that have all feature columns; returns key columns, prediction, version."""
-    model = tracking.load_model(f"models:/{model_name}/{version}")
+    model = registry.load_model(f"models:/{model_name}/{version}")
     values = problem.metrics.predict(model, rows.select(FEATURES).to_pandas())
     return rows.select(KEY).with_columns(
         pl.Series("prediction", values), pl.lit(version).alias("model_version")

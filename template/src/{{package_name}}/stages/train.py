@@ -9,11 +9,9 @@ from importlib import metadata
 from typing import Any, TypeAlias
 
 import mlflow.sklearn
-import numpy as np
 import optuna
 import polars as pl
 from mlflow.models import infer_signature
-from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
@@ -24,7 +22,6 @@ from ..core.refs import CandidateRef, FeaturesRef, Run
 from ..core.stage import stage
 from ..domain import problem
 from ..domain.features import FEATURES, encoder
-from ..ml.splits import validation_start
 
 log = get_logger(__name__)
 
@@ -36,7 +33,10 @@ PRIMARY = problem.metrics.PRIMARY
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 # What the logged model needs to be loaded again; naming it saves MLflow a slow guess.
-REQUIREMENTS = ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")
+REQUIREMENTS = [
+    f"{name}=={metadata.version(name)}"
+    for name in ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")
+]
 
 
 @stage
@@ -55,7 +55,8 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
     frame, days = _read_training_rows(features)
     # Candidates train side by side; threads of their own beyond this only wait for each other.
     threadpool_limits(settings.threads)
-    study = _tune(frame, validation_start(days), build, settings.trials, settings.seed)
+    validation_from = days[-max(1, len(days) // 5)]
+    study = _tune(frame, validation_from, build, settings.trials, settings.seed)
     model = make_pipeline(
         encoder(), build(optuna.trial.FixedTrial(study.best_params), settings.seed)
     )
@@ -73,7 +74,7 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
             candidate,
             json.dumps(study.best_params),
             repr(model),
-            *_requirements(),
+            *REQUIREMENTS,
         ),
         trained_until=days[-1],
         reference_uri=features.reference_uri or "",
@@ -102,10 +103,6 @@ def _read_training_rows(features: FeaturesRef) -> tuple[pl.DataFrame, list[date]
     return rows, [file.partition for file in files]
 
 
-def _requirements() -> list[str]:
-    return [f"{name}=={metadata.version(name)}" for name in REQUIREMENTS]
-
-
 def _log_to_mlflow(
     run: Run,
     features: FeaturesRef,
@@ -130,7 +127,7 @@ def _log_to_mlflow(
             name="model",
             signature=infer_signature(example, problem.metrics.predict(model, example)),
             input_example=example,
-            pip_requirements=_requirements(),
+            pip_requirements=REQUIREMENTS,
             serialization_format="cloudpickle",
         )
     return run_id, logged.model_uri
@@ -143,10 +140,8 @@ def _tune(
 
     The encoder is fitted once, on the fitting days only: it has no parameters to tune.
     """
-    early, late = (
-        frame.filter(pl.col("date") < validation_from),
-        frame.filter(pl.col("date") >= validation_from),
-    )
+    early = frame.filter(pl.col("date") < validation_from)
+    late = frame.filter(pl.col("date") >= validation_from)
     encode = encoder()
     fit_matrix = encode.fit_transform(early.select(FEATURES).to_pandas())
     late_matrix = encode.transform(late.select(FEATURES).to_pandas())
@@ -154,7 +149,7 @@ def _tune(
 
     def objective(trial: optuna.Trial) -> float:
         estimator = build(trial, seed).fit(fit_matrix, fit_target)
-        prediction: NDArray[np.float64] = problem.metrics.predict(estimator, late_matrix)
+        prediction = problem.metrics.predict(estimator, late_matrix)
         return problem.metrics.score(late_target, prediction)[PRIMARY]
 
     study = optuna.create_study(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -39,21 +39,17 @@ BROKEN_FILE = (
 
 @dataclass
 class Findings:
-    """What validation found in one partition.
+    """What validation found in the rows of one day.
 
     Attributes:
         violations: Broken limits; any of them rejects.
         failed_checks: How many rows failed each `column: check`.
         invalid: Rows that failed a check, with the checks in `failed_checks`.
-        first_invalid: The first of them, to be shown.
     """
 
-    partition: date | None
-    rows: int
     violations: list[Violation] = field(default_factory=list)
     failed_checks: dict[str, int] = field(default_factory=dict)
     invalid: pl.DataFrame = field(default_factory=pl.DataFrame)
-    first_invalid: list[dict[str, Any]] = field(default_factory=list)
 
 
 @stage
@@ -67,22 +63,23 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
         DataRejected: A limit of `[validation]` or of the contract is broken; nothing is passed on.
             The report names rows and columns.
     """
-    limits = run.settings.validation
-    checked: list[Findings] = []
+    days: list[CheckedPartition] = []
     files: list[PartitionFile] = []
-    raw_files = storage.read_manifest(raw.uri)
-    for raw_file in raw_files:
-        rows, findings = _check_file(raw_file, limits, needs_label=run.pipeline == "training")
-        checked.append(findings)
-        _write_quarantine(raw_file, findings)
-        if not findings.violations:
-            files.append(_write_valid(raw_file, rows))
+    for raw_file in storage.read_manifest(raw.uri):
+        rows, day = _check_file(run, raw_file)
+        days.append(day)
+        if not day.violations:
+            path = _path("validated", raw_file)
+            files.append(storage.write_partition(path, raw_file.partition, rows))
     # Also where an earlier day is left out: the newest one is compared with those that are good.
-    if not checked[-1].violations:
-        checked[-1].violations += check_shift(files, limits.max_shift_psi)
-    _reject_violations(run, checked, _write_report(run, raw, raw_files, checked))
+    if not days[-1].violations:
+        moved = tuple(check_shift(files, run.settings.validation.max_shift_psi))
+        days[-1] = days[-1].model_copy(update={"violations": moved})
+    path = validation_report_path(run, raw.fingerprint)
+    report_uri = storage.write_model(path, ValidationReport(partitions=tuple(days)))
+    _reject_violations(run, days, report_uri)
     uri, fingerprint, rows_valid = storage.write_dataset(run, "validated", files)
-    quarantined = sum(findings.invalid.height for findings in checked)
+    quarantined = sum(day.quarantined for day in days)
     log.info("%d rows valid, %d quarantined", rows_valid, quarantined)
     return DatasetRef(
         uri=uri,
@@ -94,71 +91,65 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
     )
 
 
-def _write_quarantine(file: PartitionFile, findings: Findings) -> None:
-    if not findings.invalid.height:
-        return
-    name = f"{file.fingerprint}.parquet"
-    path = storage.artifact_path("quarantine", f"{file.partition}", name)
-    storage.write_parquet(path, findings.invalid)
-    log.warning(
-        "%s: quarantined %d of %d rows (%s): %s",
-        file.partition,
-        findings.invalid.height,
-        findings.rows,
-        _counts(findings.failed_checks),
-        path,
+def _check_file(run: Run, file: PartitionFile) -> tuple[pl.DataFrame, CheckedPartition]:
+    """Return the valid rows of a day and what was seen; invalid rows go to quarantine."""
+    try:
+        valid, findings = check_rows(
+            read_rows(file.uri),
+            run.settings.validation,
+            partition=file.partition,
+            needs_label=run.pipeline == "training",
+        )
+        first = [_shown(row) for row in findings.invalid.head(20).iter_rows(named=True)]
+    except BROKEN_FILE as error:
+        return pl.DataFrame(), CheckedPartition(
+            partition=file.partition,
+            rows=file.rows,
+            quarantined=0,
+            violations=(broken_file(error),),
+        )
+    invalid = findings.invalid.height
+    if invalid:
+        uri = storage.write_parquet(_path("quarantine", file), findings.invalid)
+        share = f"{invalid} of {file.rows} rows ({_counts(findings.failed_checks)})"
+        log.warning("%s: quarantined %s: %s", file.partition, share, uri)
+    return valid, CheckedPartition(
+        partition=file.partition,
+        rows=file.rows,
+        quarantined=invalid,
+        violations=tuple(findings.violations),
+        failed_checks=findings.failed_checks,
+        first_invalid_rows=tuple(first),
     )
 
 
-def _write_valid(file: PartitionFile, rows: pl.DataFrame) -> PartitionFile:
-    name = f"{file.fingerprint}.parquet"
-    path = storage.artifact_path("validated", f"{file.partition}", name)
-    return storage.write_partition(path, file.partition, rows)
-
-
-def _reject_violations(run: Run, checked: list[Findings], report_uri: str) -> None:
-    """Stop at broken limits; for inference only at those of the partition to score."""
-    rejected = [findings for findings in checked if findings.violations]
-    if run.pipeline == "inference":
-        for findings in rejected:
-            if findings.partition != run.partition:
-                why = "; ".join(map(str, findings.violations))
-                log.warning("%s is left out: %s", findings.partition, why)
-        rejected = [findings for findings in rejected if findings.partition == run.partition]
-    if not rejected:
-        return
-    partitions = ", ".join(f"{findings.partition}" for findings in rejected)
-    violations = [one for findings in rejected for one in findings.violations]
-    if len(checked) > 1:
-        violations = [
-            one.model_copy(update={"partition": findings.partition})
-            for findings in rejected
-            for one in findings.violations
-        ]
-    raise DataRejected(partitions, violations, report_uri)
-
-
-def _check_file(
-    file: PartitionFile, limits: Validation, *, needs_label: bool
-) -> tuple[pl.DataFrame, Findings]:
-    try:
-        frame = read_rows(file.uri)
-        valid, findings = check_rows(
-            frame, limits, partition=file.partition, needs_label=needs_label
-        )
-        findings.first_invalid = [
-            _shown(row) for row in findings.invalid.head(20).iter_rows(named=True)
-        ]
-        return valid, findings
-    except BROKEN_FILE as error:
-        violation = broken_file(error)
-        return pl.DataFrame(), Findings(file.partition, file.rows, violations=[violation])
+def _path(kind: str, file: PartitionFile) -> UPath:
+    return storage.artifact_path(kind, f"{file.partition}", f"{file.fingerprint}.parquet")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row as JSON can hold it."""
     plain = (str, int, float, list, type(None))
     return {name: value if isinstance(value, plain) else str(value) for name, value in row.items()}
+
+
+def _reject_violations(run: Run, days: list[CheckedPartition], report_uri: str) -> None:
+    """Stop at broken limits; for inference only at those of the partition to score."""
+    rejected = []
+    for day in days:
+        if run.pipeline == "inference" and day.violations and day.partition != run.partition:
+            why = "; ".join(map(str, day.violations))
+            log.warning("%s is left out: %s", day.partition, why)
+        elif day.violations:
+            rejected.append(day)
+    if rejected:
+        violations = [
+            one.model_copy(update={"partition": day.partition})
+            for day in rejected
+            for one in day.violations
+        ]
+        partitions = ", ".join(f"{day.partition}" for day in rejected)
+        raise DataRejected(partitions, violations, report_uri)
 
 
 def check_rows(
@@ -172,32 +163,34 @@ def check_rows(
         partition: The day all rows must be of; None for rows of any day.
         needs_label: False lets the label be null in every row, or missing.
     """
-    findings = Findings(partition=partition, rows=frame.height)
+    findings = Findings()
     if frame.height < limits.min_rows:
         detail = f"{frame.height} rows, at least {limits.min_rows} needed"
         findings.violations.append(
             Violation(check="too_few_rows", detail=detail, rows=frame.height)
         )
-    typed, failures = _conform(frame, needs_label=needs_label)
+    typed = frame
+    if not needs_label and LABEL not in frame.columns:
+        typed = frame.with_columns(pl.lit(None).alias(LABEL))
     if missing := [name for name in CONTRACT.columns if name not in typed.columns]:
         findings.violations += [
             Violation(check="missing_column", detail=name, column=name) for name in missing
         ]
         return pl.DataFrame(), findings
+    typed, failures = _conform(typed)
     try:
         valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
     except pa.errors.SchemaErrors as error:
-        failures.append(error.failure_cases.select("column", "check", "failure_case", "index"))
+        failures.append(error.failure_cases.select("column", "check", "index"))
         # Fails for a column as a whole rather than for some of its rows.
-        broken = failures[-1].filter(pl.col("check").str.starts_with("dtype("))
+        broken = error.failure_cases.filter(pl.col("check").str.starts_with("dtype("))
         if broken.height:
             findings.violations += [_wrong_type(row) for row in broken.iter_rows(named=True)]
             return pl.DataFrame(), findings
     if failures:
         valid, findings.invalid, findings.failed_checks = _quarantine(frame, typed, failures)
-    findings.violations += _partition_violations(valid, partition)
-    findings.violations += _invalid_row_violations(findings, limits)
-    findings.violations += _null_violations(valid, limits, needs_label=needs_label)
+    findings.violations += _broken_limits(valid, findings, limits, partition)
+    findings.violations += _too_many_nulls(valid, limits, needs_label=needs_label)
     return valid, findings
 
 
@@ -207,11 +200,7 @@ def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
         return []
     columns = list(STABLE_COLUMNS)
     *before, newest = files
-    # An even sample of the earlier days bounds memory, whatever the size of the window.
-    step = sum(file.rows for file in before) // 200_000 + 1
-    reference = pl.concat(
-        [storage.read_parquet(file.uri, columns).gather_every(step) for file in before]
-    )
+    reference = storage.read_partitions(before, columns, about=200_000)
     current = storage.read_parquet(newest.uri, columns)
     values = {column: psi(reference[column], current[column]) for column in columns}
     return [
@@ -251,45 +240,32 @@ def broken_file(error: BaseException) -> Violation:
     return Violation(check=check, detail=str(error).splitlines()[0])
 
 
-def _conform(frame: pl.DataFrame, *, needs_label: bool) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+def _conform(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Cast numbers to the contract's width; any other difference of type is left to the contract.
 
     Writers differ in the width they choose (pandas: 64 bits), which is no fault of the data. A
     number that does not fit is a failure of its row, returned in the form that pandera uses.
     """
-    if not needs_label and LABEL not in frame.columns:
-        frame = frame.with_columns(pl.lit(None).alias(LABEL))
-    typed, failures = frame, []
+    failures = []
     for name, column in CONTRACT.columns.items():
-        wanted = column.dtype.type
-        if name not in frame.columns or frame.schema[name] == wanted:
-            continue
-        actual = frame.schema[name]
-        if actual.is_float() and wanted.is_integer():
+        wanted, values = column.dtype.type, frame[name]
+        if values.dtype.is_float() and wanted.is_integer():
             # pandas has no integer column with gaps: it writes whole floats and NaN.
-            values = frame[name].fill_nan(None)
-            if bool((values.drop_nulls() % 1 == 0).all()):
-                frame = frame.with_columns(values.cast(pl.Int64, strict=False))
-                typed = typed.with_columns(frame[name])
-                actual = frame.schema[name]
-        same_kind = actual.is_integer() and wanted.is_integer()
-        if same_kind or (wanted.is_float() and actual.is_numeric()) or actual == pl.Null:
-            typed = typed.with_columns(pl.col(name).cast(wanted, strict=False))
-            if typed[name].null_count() > frame[name].null_count():
-                failures.append(_unfit_values(frame[name], typed[name]))
-    return typed, failures
-
-
-def _unfit_values(before: pl.Series, after: pl.Series) -> pl.DataFrame:
-    rows = (before.is_not_null() & after.is_null()).arg_true()
-    return pl.DataFrame(
-        {
-            "column": pl.repeat(before.name, len(rows), eager=True),
-            "check": pl.repeat(f"fits {after.dtype}", len(rows), eager=True),
-            "failure_case": before.gather(rows).cast(pl.String),
-            "index": rows.cast(pl.Int32),
-        }
-    )
+            values = values.fill_nan(None)
+            same_kind = bool((values.drop_nulls() % 1 == 0).all())
+        elif values.dtype.is_numeric():
+            same_kind = wanted.is_float() or (values.dtype.is_integer() and wanted.is_integer())
+        else:
+            same_kind = values.dtype == pl.Null
+        if not same_kind:
+            continue
+        fitted = values.cast(wanted, strict=False)
+        frame = frame.with_columns(fitted)
+        index = (values.is_not_null() & fitted.is_null()).arg_true().cast(pl.Int32)
+        if len(index):
+            check = f"fits {fitted.dtype}"
+            failures.append(pl.DataFrame({"column": name, "check": check, "index": index}))
+    return frame, failures
 
 
 def _quarantine(
@@ -313,36 +289,34 @@ def _quarantine(
     return valid.select(list(CONTRACT.columns)), invalid.drop(ROW), dict(counts.iter_rows())
 
 
-def _partition_violations(valid: pl.DataFrame, partition: date | None) -> list[Violation]:
-    if partition is None:
-        return []
-    foreign = valid.filter(pl.col(PARTITION_COLUMN) != partition)
-    if not foreign.height:
-        return []
-    days = foreign[PARTITION_COLUMN].unique().sort().head(3).cast(pl.String).to_list()
-    detail = f"{foreign.height} rows are of another day ({', '.join(days)}), not of {partition}"
-    return [
-        Violation(
-            check="wrong_partition", detail=detail, column=PARTITION_COLUMN, rows=foreign.height
+def _broken_limits(
+    valid: pl.DataFrame, findings: Findings, limits: Validation, partition: date | None
+) -> Iterator[Violation]:
+    """Yield what the rows of a day break together: its date, and how many may be invalid."""
+    days = valid[PARTITION_COLUMN]
+    foreign = days.filter(days != partition) if partition else days.clear()
+    if len(foreign):
+        some = ", ".join(foreign.unique().sort().head(3).cast(pl.String))
+        yield Violation(
+            check="wrong_partition",
+            detail=f"{len(foreign)} rows are of another day ({some}), not of {partition}",
+            column=PARTITION_COLUMN,
+            rows=len(foreign),
         )
-    ]
-
-
-def _invalid_row_violations(findings: Findings, limits: Validation) -> list[Violation]:
     invalid = findings.invalid.height
-    if invalid <= limits.max_invalid_share * findings.rows:
-        return []
-    detail = (
-        f"{invalid} of {findings.rows} rows break the contract, at most "
-        f"{limits.max_invalid_share:.0%} may ({_counts(findings.failed_checks)})"
-    )
-    return [Violation(check="invalid_rows", detail=detail, rows=invalid)]
+    rows = valid.height + invalid
+    if invalid > limits.max_invalid_share * rows:
+        yield Violation(
+            check="invalid_rows",
+            detail=f"{invalid} of {rows} rows break the contract, at most "
+            f"{limits.max_invalid_share:.0%} may ({_counts(findings.failed_checks)})",
+            rows=invalid,
+        )
 
 
-def _null_violations(
+def _too_many_nulls(
     valid: pl.DataFrame, limits: Validation, *, needs_label: bool
-) -> list[Violation]:
-    violations = []
+) -> Iterator[Violation]:
     for name, column in CONTRACT.columns.items():
         if not column.nullable or valid.is_empty() or (name == LABEL and not needs_label):
             continue
@@ -351,8 +325,7 @@ def _null_violations(
         if nulls > limit * valid.height:
             check = "null_target" if name == LABEL else "too_many_nulls"
             detail = f"{name} is null in {nulls} of {valid.height} rows, at most {limit:.0%} may be"
-            violations.append(Violation(check=check, detail=detail, column=name, rows=nulls))
-    return violations
+            yield Violation(check=check, detail=detail, column=name, rows=nulls)
 
 
 def _wrong_type(failure: dict[str, Any]) -> Violation:
@@ -360,24 +333,6 @@ def _wrong_type(failure: dict[str, Any]) -> Violation:
     column, actual = failure["column"], failure["failure_case"]
     detail = f"{column} is {actual}, not {wanted}"
     return Violation(check="wrong_type", detail=detail, column=column)
-
-
-def _write_report(
-    run: Run, raw: DatasetRef, files: Sequence[PartitionFile], checked: list[Findings]
-) -> str:
-    partitions = (
-        CheckedPartition(
-            partition=file.partition,
-            rows=findings.rows,
-            quarantined=findings.invalid.height,
-            violations=tuple(findings.violations),
-            failed_checks=findings.failed_checks,
-            first_invalid_rows=tuple(findings.first_invalid),
-        )
-        for file, findings in zip(files, checked, strict=True)
-    )
-    path = validation_report_path(run, raw.fingerprint)
-    return storage.write_model(path, ValidationReport(partitions=tuple(partitions)))
 
 
 def _counts(checks: dict[str, int]) -> str:
