@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 
 from .. import servers
+from ..servers import Server
 from .local import configure_environment
 
 # What the scheduler's machine and every worker must have in common.
@@ -17,16 +19,24 @@ REQUIRED = (
 )
 
 
+def services(health: str, port_variable: str) -> list[Server]:
+    """Return Airflow's services that `airflow standalone` would start, and migrate its database."""
+    subprocess.run(["airflow", "db", "migrate"], check=True)
+    others = ("scheduler", "dag-processor", "triggerer")
+    return [
+        Server("airflow-api-server", ["airflow", "api-server"], health, port_variable),
+        *(Server(f"airflow-{name}", ["airflow", name]) for name in others),
+    ]
+
+
 def worker() -> None:
     """Work on tasks until Ctrl-C; becomes the Celery worker.
 
     Raises:
-        SettingsError: A variable of Airflow is not set.
-        SystemExit: Workers share no artefacts or MLflow.
+        SystemExit: A variable of Airflow is not set, or workers share no artefacts or MLflow.
     """
     configure_environment()
-    servers.refuse_unshared_state()
-    servers.require_variables(REQUIRED)
+    servers.refuse_unshared_state(REQUIRED)
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.
