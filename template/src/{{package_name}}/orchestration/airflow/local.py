@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...core import optional
 from .. import servers
 from ..runs import key_of_run
 from ..servers import Server, out
@@ -76,7 +76,10 @@ def up() -> None:
     started = [Server("airflow", ["airflow", "standalone"], health, port)]
     # Standalone would go back to the LocalExecutor.
     if "Celery" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
-        started = optional.load("orchestration.airflow.workers").services(health, port)
+        subprocess.run(["airflow", "db", "migrate"], check=True)
+        started = [Server("airflow-api-server", ["airflow", "api-server"], health, port)]
+        others = ("scheduler", "dag-processor", "triggerer")
+        started += [Server(f"airflow-{name}", ["airflow", name]) for name in others]
 
     def addresses() -> Iterator[tuple[str, str]]:
         yield "Airflow", address

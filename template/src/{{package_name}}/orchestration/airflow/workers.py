@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 
 from .. import servers
-from ..servers import Server
 from .local import configure_environment
 
 # What the scheduler's machine and every worker must have in common.
@@ -17,16 +15,6 @@ REQUIRED = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
     "AIRFLOW__API_AUTH__JWT_SECRET",
 )
-
-
-def services(health: str, port_variable: str) -> list[Server]:
-    """Return Airflow's services that `airflow standalone` would start, and migrate its database."""
-    subprocess.run(["airflow", "db", "migrate"], check=True)
-    others = ("scheduler", "dag-processor", "triggerer")
-    return [
-        Server("airflow-api-server", ["airflow", "api-server"], health, port_variable),
-        *(Server(f"airflow-{name}", ["airflow", name]) for name in others),
-    ]
 
 
 def worker() -> None:
