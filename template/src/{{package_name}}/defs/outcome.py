@@ -5,10 +5,12 @@ from typing import Any
 import dagster as dg
 
 from .. import alerts
+from ..core.errors import DataRejected
+from ..core.outcomes import Violation
 from ..orchestration.runs import key_of_run, timed_out
 from .jobs import report_config
 from .resources import Reference, read_reference
-from .steps import Rejection, Step
+from .steps import REJECTION, Step
 from .ui import run_address
 
 # Tag of a run of the command line, which alerts and reports itself.
@@ -91,8 +93,11 @@ def error_of(entry: dg.EventLogEntry) -> BaseException | str:
     failure = entry.get_dagster_event().step_failure_data
     raised = failure.user_failure_data
     if raised is not None:
-        rejection = Rejection.from_metadata(raised.metadata)
-        return rejection.error() if rejection else raised.description or raised.label
+        if REJECTION in raised.metadata:
+            rejected: Any = raised.metadata[REJECTION].value
+            violations = [Violation.model_validate(one) for one in rejected["violations"]]
+            return DataRejected(rejected["partition"], violations, rejected["report_uri"])
+        return raised.description or raised.label
     error = failure.error
     while error is not None and error.cause is not None:
         error = error.cause

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict
 
 from ..core.errors import DataRejected, PipelineError
-from ..core.outcomes import Violation
+from ..core.outcomes import Verdict
+from ..core.refs import MonitorRef
 from ..core.settings import load_settings
-from ..orchestration.runs import reasons_of
 from ..stages import run_stage
 from .resources import Reference
 
@@ -83,36 +82,7 @@ class Step:
         return f"{self.window}.{stage}" if self.window else stage
 
 
-class Rejection(BaseModel):
-    """The rejected data of a failed step, which the metadata of its failure carries."""
-
-    model_config = ConfigDict(frozen=True)
-
-    partition: str
-    violations: tuple[Violation, ...]
-    report_uri: str
-
-    @classmethod
-    def from_error(cls, error: DataRejected) -> Rejection:
-        """Return what the error says."""
-        return cls(
-            partition=error.partition,
-            violations=error.violations,
-            report_uri=error.report_uri,
-        )
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, dg.MetadataValue[Any]]) -> Rejection | None:
-        """Return what a failure's metadata carries; None where no data was rejected."""
-        carried = metadata.get(REJECTION)
-        return cls.model_validate(carried.value) if carried is not None else None
-
-    def error(self) -> DataRejected:
-        """Return the error that was raised in the step."""
-        return DataRejected(self.partition, self.violations, self.report_uri)
-
-
-# The name of that metadata.
+# The metadata of a step's failure that carries its rejected data.
 REJECTION = "rejection"
 
 
@@ -132,9 +102,20 @@ def failure(error: PipelineError) -> dg.Failure:
     """Return the failure that ends a run at once; the alert is made of it."""
     metadata: dict[str, dg.MetadataValue[Any]] = {}
     if isinstance(error, DataRejected):
-        rejection = Rejection.from_error(error)
-        metadata[REJECTION] = dg.MetadataValue.json(rejection.model_dump(mode="json"))
+        rejected = {
+            "partition": error.partition,
+            "violations": [violation.model_dump(mode="json") for violation in error.violations],
+            "report_uri": error.report_uri,
+        }
+        metadata[REJECTION] = dg.MetadataValue.json(rejected)
     return dg.Failure(f"{type(error).__name__}: {error}", metadata, allow_retries=False)
+
+
+def reasons_of(reference: Reference) -> list[str]:
+    """Return why an evaluation or monitoring decided as it did, in sentences for people."""
+    if "verdict" in reference:
+        return [f"{reason}" for reason in Verdict.model_validate(reference["verdict"]).reasons]
+    return [f"{reason}" for reason in MonitorRef.model_validate(reference).reasons]
 
 
 def output(reference: Reference, metadata: Mapping[str, Any] | None = None) -> dg.Output[Reference]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 
 def key_of_run(pipeline: str, run_id: str) -> str:
@@ -24,15 +22,11 @@ def timed_out(run_key: str) -> bool:
     return any(record.exit_code == EXIT_CODE for record in read_records(run_key))
 
 
-def reasons_of(reference: Mapping[str, Any]) -> list[str]:
-    """Return why an evaluation or monitoring decided as it did, in sentences for people.
+def arrived(wanted: str | None) -> str | None:
+    """Return the day of a run, by default the newest; None until it is at the source."""
+    from ..core.settings import load_settings
+    from ..sources.files import list_partitions, newest_partition
 
-    Args:
-        reference: What the evaluate, promote or monitor stage returned, as JSON.
-    """
-    from ..core.outcomes import Verdict
-    from ..core.refs import MonitorRef
-
-    if "verdict" in reference:
-        return [f"{reason}" for reason in Verdict.model_validate(reference["verdict"]).reasons]
-    return [f"{reason}" for reason in MonitorRef.model_validate(reference).reasons]
+    settings = load_settings()
+    day = wanted or f"{newest_partition(settings)}"
+    return day if day in map(str, list_partitions(settings)) else None

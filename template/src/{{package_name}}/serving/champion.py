@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from ..core import registry, tracking
 from ..core.errors import NoChampion
@@ -50,8 +51,7 @@ class Champion:
     source: str
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(BaseModel):
     """What the last look into the registry has shown.
 
     Attributes:
@@ -61,11 +61,14 @@ class Check:
         error: What was wrong, in a sentence.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     checked: datetime | None = None
     answered: datetime | None = None
-    version: int | None = None
+    version: int | None = Field(default=None, exclude=True)
     error: str | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def reachable(self) -> bool:
         """Return whether the registry answered when it was last asked."""
@@ -118,7 +121,7 @@ class Follower:
             error = f"no answer: {_sentence(failure)}"
         if error and error != self.last.error:
             log.warning("%s", error)
-        self.last = Check(now, answered, version, error)
+        self.last = Check(checked=now, answered=answered, version=version, error=error)
         self._first.set()
 
     def _follow(self) -> None:

@@ -40,13 +40,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         raise HTTPException(415, "the header Content-Type must be application/json")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "the body must not be compressed")
-    too_large = HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise too_large
+            raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
     return bytes(body)

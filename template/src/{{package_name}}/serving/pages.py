@@ -13,7 +13,7 @@ from ..core.paths import project_root
 from ..core.registry import model_name
 from ..domain.features import KEY
 from ..stages.validate import read_rows as read_file
-from .champion import Follower
+from .champion import Check, Follower
 from .rows import ROW, RowReader, RowsRejected, RowViolation, as_json
 
 log = get_logger(__name__)
@@ -37,15 +37,6 @@ class Rejection(Refusal):
     violations: list[RowViolation] = []
 
 
-class Registry(BaseModel):
-    """What became of the last look into the registry."""
-
-    reachable: bool
-    checked: datetime | None
-    answered: datetime | None
-    error: str | None
-
-
 class ModelPage(BaseModel):
     """What is served; the model's fields are null until one is loaded."""
 
@@ -58,7 +49,7 @@ class ModelPage(BaseModel):
     metrics: dict[str, float] = {}
     loaded_since: datetime | None = None
     source: str | None = None
-    registry: Registry
+    registry: Check
 
 
 _KEY_FIELDS: dict[str, Any] = {
@@ -108,18 +99,15 @@ def request_body(max_rows: int) -> dict[str, Any]:
 
 def model_page(follower: Follower) -> ModelPage:
     """Return the description of the served model and of the last look into the registry."""
-    last, champion = follower.last, follower.champion
-    registry = Registry(
-        reachable=last.reachable, checked=last.checked, answered=last.answered, error=last.error
-    )
+    champion = follower.champion
     if champion is None:
-        return ModelPage(name=model_name(), registry=registry)
+        return ModelPage(name=model_name(), registry=follower.last)
     return ModelPage(
         **champion.description.model_dump(exclude={"key", "registry", "created"}),
         registered=champion.description.created,
         loaded_since=champion.loaded,
         source=champion.source,
-        registry=registry,
+        registry=follower.last,
     )
 
 

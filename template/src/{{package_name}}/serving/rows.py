@@ -1,6 +1,7 @@
 """From the JSON of a request to rows that keep the data contract, or to what is wrong with them.
 
-Pydantic reads the JSON and checks each field, Pandera checks the whole through the validate stage.
+Pydantic reads the JSON and checks each field; rows that pass are checked as a whole by Pandera,
+through the validate stage.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Annotated, Any
 
 import polars as pl
 from fastapi import HTTPException
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from ..core.settings import load_settings
 from ..domain.schema import LABEL
@@ -23,7 +23,6 @@ from .row_model import row_model
 
 MAX_VIOLATIONS = 100
 ROW = row_model(CONTRACT, LABEL)
-_ROWS: Any = TypeAdapter(list[ROW.type])  # type: ignore[name-defined]
 _LONGEST_TEXT = 200
 _INDEX = "__index__"
 # Shares of nulls and of invalid rows are limits of a day's data; here each row stands for itself.
@@ -86,11 +85,10 @@ class RowReader:
         try:
             frame = _frame(self._body.model_validate_json(body).rows)
         except ValidationError as error:
-            violations = self._field_violations(error)
-            raise RowsRejected(violations + _violations_of_others(violations, body)) from None
+            raise RowsRejected(self._field_violations(error)) from None
         if ROW.complete and keeps_contract(frame, CONTRACT):
             return frame
-        if violations := _contract_violations(frame, range(frame.height)):
+        if violations := _contract_violations(frame):
             raise RowsRejected(violations)
         return frame
 
@@ -138,21 +136,10 @@ def _frame(rows: list[BaseModel]) -> pl.DataFrame:
     return frame.select(list(CONTRACT.columns))
 
 
-def _violations_of_others(known: list[RowViolation], body: bytes) -> list[RowViolation]:
-    """Return what Pandera says about the rows that pydantic has accepted beside others."""
-    rejected = {violation.row for violation in known}
-    rows = from_json(body)["rows"]
-    kept = [index for index in range(len(rows)) if index not in rejected]
-    if not kept:
-        return []
-    accepted = _ROWS.validate_json(to_json([rows[index] for index in kept]))
-    return _contract_violations(_frame(accepted), kept)
-
-
-def _contract_violations(frame: pl.DataFrame, indices: Sequence[int]) -> list[RowViolation]:
-    """Return what the validate stage says about rows, whose indices in the request are given."""
+def _contract_violations(frame: pl.DataFrame) -> list[RowViolation]:
+    """Return what the validate stage says about rows."""
     limits = load_settings().validation.model_copy(update=_NO_LIMITS)
-    numbered = frame.with_columns(pl.Series(_INDEX, indices, pl.Int64))
+    numbered = frame.with_row_index(_INDEX)
     valid, findings = check_rows(numbered, limits, partition=None, needs_label=False)
     violations = []
     for row in findings.invalid.iter_rows(named=True):

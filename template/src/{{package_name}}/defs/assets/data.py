@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -12,8 +11,7 @@ from ...core import tracking
 from ...core.errors import DataRejected, MissingPartitions, PipelineError
 from ...core.outcomes import Window
 from ...core.settings import load_settings
-from ...orchestration.runs import key_of_run
-from ...sources.files import list_partitions
+from ...orchestration.runs import arrived, key_of_run
 from ...stages import run_stage
 from ..resources import Reference
 from ..steps import OWNERS, PARTITIONS, SETTINGS, TAGS, call, failure, output, stage_asset
@@ -37,7 +35,7 @@ def run_asset(pipeline: str) -> dg.AssetsDefinition:
     def run(context: dg.AssetExecutionContext) -> dg.Output[Reference]:
         """The run in MLflow that records this run, opened once the partition is at the source."""
         try:
-            wait_for_partition(date.fromisoformat(context.partition_key))
+            wait_for_partition(context.partition_key)
         except MissingPartitions as error:
             raise failure(error) from error
         # The same for a re-execution, which so continues the MLflow run.
@@ -50,7 +48,7 @@ def run_asset(pipeline: str) -> dg.AssetsDefinition:
     return run
 
 
-def wait_for_partition(day: date) -> None:
+def wait_for_partition(day: str) -> None:
     """Return once the source holds the partition.
 
     Raises:
@@ -60,7 +58,7 @@ def wait_for_partition(day: date) -> None:
     settings = load_settings()
     minutes = settings.limits.wait_timeout_minutes
     deadline = time.monotonic() + 60 * minutes
-    while day not in list_partitions(settings):
+    while arrived(day) is None:
         if time.monotonic() > deadline:
             raise MissingPartitions(
                 f"partition {day} did not arrive at '{settings.data.source}' in {minutes:g} minutes"

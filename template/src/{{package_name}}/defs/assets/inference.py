@@ -6,9 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from ...orchestration.runs import reasons_of
 from ..resources import Reference
-from ..steps import call, output, stage_asset
+from ..steps import call, output, reasons_of, stage_asset
 from .data import data_assets, run_asset
 
 RUN = dg.AssetIn(["inference", "run"])

@@ -8,9 +8,8 @@ import dagster as dg
 
 from ...core import tracking
 from ...core.outcomes import Window
-from ...orchestration.runs import reasons_of
 from ..resources import Reference
-from ..steps import OWNERS, SETTINGS, TAGS, call, output, stage_asset
+from ..steps import OWNERS, SETTINGS, TAGS, call, output, reasons_of, stage_asset
 from .data import data_assets, run_asset
 
 CANDIDATES = SETTINGS.training.candidates

@@ -5,14 +5,12 @@ Used by `uv run poe run` and `uv run poe up`; a deployment starts Airflow's own 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .. import servers
 from ..runs import key_of_run
@@ -23,11 +21,7 @@ PASSWORDS = "simple_auth_manager_passwords.json.generated"
 
 
 def configure_environment() -> Path:
-    """Point Airflow at this project, unless the environment already says otherwise.
-
-    Returns:
-        The folder Airflow keeps its state in.
-    """
+    """Point Airflow at this project where the environment does not, and return Airflow's folder."""
     root = servers.base_environment()
     port = os.environ.setdefault("AIRFLOW__API__PORT", "8080")
     defaults = {
@@ -47,36 +41,21 @@ def configure_environment() -> Path:
     return Path(os.environ["AIRFLOW_HOME"])
 
 
-def migrate(home: Path) -> None:
-    """Create or upgrade Airflow's database, once for each database and version of Airflow."""
-    from importlib.metadata import version
-
-    address = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "")
-    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
-    marker = home / f".migrated-{version('apache-airflow')}-{digest}"
-    if marker.exists():
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    with out.status("preparing Airflow's database (once)…"):
-        done = subprocess.run(["airflow", "db", "migrate"], capture_output=True, text=True)
-    if done.returncode != 0:
-        out.print(done.stdout[-2000:] + done.stderr[-2000:], markup=False)
-        raise SystemExit("airflow db migrate failed, see above")
-    marker.touch()
-
-
 def run(pipeline: str = "training", partition: str | None = None) -> None:
     """Run a whole DAG in this process, task by task, with Airflow's own task runner."""
-    home = configure_environment()
+    configure_environment()
     servers.refuse_unshared_state()
-    migrate(home)
     from airflow.dag_processing.dagbag import DagBag
+    from airflow.utils import db
 
+    try:
+        db.check_migrations(timeout=0)  # type: ignore[no-untyped-call]
+    except TimeoutError:
+        db.initdb()
     dags = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if dags.import_errors:
-        for path, error in dags.import_errors.items():
-            out.print(f"{path}:\n{error}", markup=False)
-        raise SystemExit("a DAG does not import, see above")
+        errors = [f"{path}:\n{error}" for path, error in dags.import_errors.items()]
+        raise SystemExit("\n".join([*errors, "a DAG does not import, see above"]))
     dag = next(dag for name, dag in dags.dags.items() if name.endswith(f"_{pipeline}"))
     from ...reporting.terminal import StageProgress, result_table
 
@@ -88,31 +67,19 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
         raise SystemExit(f"the {pipeline} DAG ended as {finished.state}, see the log above")
 
 
-def services() -> list[Server]:
-    """Return Airflow's servers: standalone, or one per service where workers are elsewhere."""
-    api: dict[str, Any] = {
-        "health": f"{os.environ['AIRFLOW__API__BASE_URL']}/api/v2/monitor/health",
-        "port": int(os.environ["AIRFLOW__API__PORT"]),
-        "port_variable": "AIRFLOW__API__PORT",
-    }
-    # Standalone would go back to the LocalExecutor.
-    if "Celery" not in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
-        return [Server("airflow", ["airflow", "standalone"], **api)]
-    return [
-        Server("airflow-api-server", ["airflow", "api-server"], **api),
-        *(
-            Server(f"airflow-{name}", ["airflow", name])
-            for name in ("scheduler", "dag-processor", "triggerer")
-        ),
-    ]
-
-
 def up() -> None:
     """Start Airflow and the MLflow UI; Ctrl-C stops them with all their children."""
     home = configure_environment()
     servers.refuse_unshared_state()
-    migrate(home)
     address = os.environ["AIRFLOW__API__BASE_URL"]
+    health, port = f"{address}/api/v2/monitor/health", "AIRFLOW__API__PORT"
+    started = [Server("airflow", ["airflow", "standalone"], health, port)]
+    # Standalone would go back to the LocalExecutor.
+    if "Celery" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
+        subprocess.run(["airflow", "db", "migrate"], check=True)
+        started = [Server("airflow-api-server", ["airflow", "api-server"], health, port)]
+        others = ("scheduler", "dag-processor", "triggerer")
+        started += [Server(f"airflow-{name}", ["airflow", name]) for name in others]
 
     def addresses() -> Iterator[tuple[str, str]]:
         yield "Airflow", address
@@ -121,9 +88,8 @@ def up() -> None:
         passwords = json.loads(file.read_text()) if file.exists() else {}
         for user, password in passwords.items():
             yield "  log in as", f"{user} / {password}"
-        yield "MLflow", servers.mlflow_address()
 
-    servers.serve([*services(), *servers.mlflow()], addresses, "Airflow and MLflow")
+    servers.serve(started, addresses)
 
 
 def prepare() -> None:
@@ -137,7 +103,5 @@ def prepare() -> None:
     os.execvp("airflow", ["airflow", "db", "migrate"])
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"run": run, "up": up, "prepare": prepare}
-
-if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+if __name__ == "__main__" and sys.argv[1:] == ["prepare"]:
+    prepare()

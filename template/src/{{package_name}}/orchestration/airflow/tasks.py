@@ -20,20 +20,18 @@ from airflow.sdk import (
 )
 
 from ...core.errors import PipelineError
+from ...stages import run_stage
 from ..config import LIMITS, PROJECT, SCHEDULE
-from ..runs import key_of_run, timed_out
+from ..runs import arrived, key_of_run, timed_out
 
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
 
+SLUG = PROJECT.get("slug", "pipeline")
 # Emitted when a new champion is promoted; other teams' DAGs may be scheduled on it.
-CHAMPION = Asset(f"{PROJECT.get('slug', 'pipeline')}-champion")
+CHAMPION = Asset(f"{SLUG}-champion")
 # Emitted by monitoring when drift or live performance asks for a new model.
-RETRAINING = Asset(f"{PROJECT.get('slug', 'pipeline')}-retraining")
-
-START_DATE = datetime.combine(
-    SCHEDULE.get("start_date", datetime(2013, 1, 1)), datetime.min.time(), UTC
-)
+RETRAINING = Asset(f"{SLUG}-retraining")
 
 
 def schedule(pipeline: str, *assets: Asset) -> Any:
@@ -55,13 +53,11 @@ def alert_failure(context: Any) -> None:
     key = key_of_run(pipeline, context["dag_run"].run_id)
     if context.get("exception") is None and timed_out(key):
         return
-    label = instance.task_id
-    if instance.map_index is not None and instance.map_index >= 0:
-        label += f"[{instance.map_index}]"
+    mapped = instance.map_index not in (None, -1)
     alerts.send_failure(
         context.get("exception") or RuntimeError("the task's process ended without an error"),
         pipeline=context["dag"].dag_id,
-        stage=label,
+        stage=f"{instance.task_id}[{instance.map_index}]" if mapped else instance.task_id,
         partition=wanted_partition(context) or "newest",
         run_key=key,
         try_number=instance.try_number,
@@ -84,14 +80,23 @@ DEFAULT_ARGS = {
     "on_failure_callback": alert_failure,
 }
 
-PARAMS = {
-    "partition": Param(
-        None,
-        type=["null", "string"],
-        format="date",
-        title="Partition",
-        description="The day to run for, like 2013-01-28. Empty: the newest one at the source.",
-    )
+# What both DAGs have in common.
+DAG_ARGS: dict[str, Any] = {
+    "start_date": datetime.combine(
+        SCHEDULE.get("start_date", datetime(2013, 1, 1)), datetime.min.time(), UTC
+    ),
+    "catchup": SCHEDULE.get("catchup", False),
+    "max_active_runs": 1,
+    "default_args": DEFAULT_ARGS,
+    "params": {
+        "partition": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Partition",
+            description="The day to run for, like 2013-01-28. Empty: the newest one at the source.",
+        )
+    },
 }
 
 
@@ -121,21 +126,13 @@ def wanted_partition(context: Any) -> str | None:
 )
 def wait_for_partition() -> PokeReturnValue:
     """Wait until the partition is at the source, whatever kind of storage that is."""
-    from ...core.settings import load_settings
-    from ...sources.files import list_partitions
-
-    partitions = [f"{day}" for day in list_partitions(load_settings())]
-    wanted = wanted_partition(get_current_context())
-    if wanted is None and partitions:
-        wanted = partitions[-1]
-    return PokeReturnValue(is_done=wanted in partitions, xcom_value=wanted)
+    day = arrived(wanted_partition(get_current_context()))
+    return PokeReturnValue(is_done=day is not None, xcom_value=day)
 
 
 @task
 def start(pipeline: str, partition: Reference) -> Reference:
     """Open the MLflow run that records this DAG run."""
-    from ...stages import run_stage
-
     context = get_current_context()
     key = key_of_run(pipeline, context["dag_run"].run_id)
     url = context["ti"].log_url.partition("/tasks/")[0]
@@ -145,24 +142,18 @@ def start(pipeline: str, partition: Reference) -> Reference:
 @task
 def ingest(run: Reference, window: str = "normal") -> Reference:
     """Take a snapshot of the window's partitions."""
-    from ...stages import run_stage
-
     return run_stage("ingest", run, window)
 
 
 @task
 def validate(run: Reference, raw: Reference) -> Reference:
     """Hold every row against the data contract; rejected data ends the run."""
-    from ...stages import run_stage
-
     return run_stage("validate", run, raw)
 
 
 @task
 def featurize(run: Reference, dataset: Reference) -> Reference:
     """Compute features, and target where it is known."""
-    from ...stages import run_stage
-
     return run_stage("featurize", run, dataset)
 
 
@@ -172,23 +163,16 @@ def report() -> Reference:
 
     Used as a teardown: it runs whatever happened, and its success does not hide a failed task.
     """
-    from ...stages import run_stage
-
     instance = get_current_context()["ti"]
     run = instance.xcom_pull(task_ids="start")
     if run is None:
         return None
     run_id = get_current_context()["dag_run"].run_id
     states = instance.get_task_states(instance.dag_id, run_ids=[run_id])[run_id]
+    # A task's name has its group before it, and a mapped one's number after: window.train_0.
     failed = {
-        stage_of(task) for task, state in states.items() if state in ("failed", "upstream_failed")
+        re.sub(r"_\d+$", "", task.rpartition(".")[2])
+        for task, state in states.items()
+        if state in ("failed", "upstream_failed")
     }
     return run_stage("report", run, sorted(failed))
-
-
-def stage_of(task: str) -> str:
-    """Return the stage of a task; Airflow puts its group before it and a mapped one's number after.
-
-    window.train_0 is a task of the stage train.
-    """
-    return re.sub(r"_\d+$", "", task.rpartition(".")[2])

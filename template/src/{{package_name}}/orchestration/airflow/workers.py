@@ -21,12 +21,10 @@ def worker() -> None:
     """Work on tasks until Ctrl-C; becomes the Celery worker.
 
     Raises:
-        SettingsError: A variable of Airflow is not set.
-        SystemExit: Workers share no artefacts or MLflow.
+        SystemExit: A variable of Airflow is not set, or workers share no artefacts or MLflow.
     """
     configure_environment()
-    servers.refuse_unshared_state()
-    servers.require_variables(REQUIRED)
+    servers.refuse_unshared_state(REQUIRED)
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.

@@ -1,6 +1,7 @@
 """This project's Dagster: its folder, and the dagster.yaml in it.
 
-As a program it prepares a deployment: `python -m <package>.orchestration.dagster.instance`.
+As a program it prepares a deployment, whose database it creates or upgrades:
+`python -m <package>.orchestration.dagster.instance`.
 """
 
 from __future__ import annotations
@@ -56,11 +57,6 @@ def configuration() -> dict[str, object]:
     return written
 
 
-def prepare() -> None:
-    """Write a deployment's dagster.yaml, and create or upgrade its database."""
+if __name__ == "__main__":
     configure_environment()
     os.execvp("dagster", ["dagster", "instance", "migrate"])
-
-
-if __name__ == "__main__":
-    prepare()

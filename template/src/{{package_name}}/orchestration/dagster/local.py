@@ -37,31 +37,14 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 def up() -> None:
     """Start Dagster's webserver, daemon and code server, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
-    servers.refuse_unshared_state()
-    # First, as it may refuse.
-    worker = _worker()
-    servers.serve(
-        [_dagster(), *servers.mlflow(), *worker],
-        lambda: [("Dagster", address()), ("MLflow", servers.mlflow_address())],
-        "Dagster",
-    )
-
-
-def _dagster() -> Server:
+    distributed = load_settings().workers.distributed
+    required = optional.load("defs.celery_executor").REQUIRED if distributed else ()
+    servers.refuse_unshared_state(required)
     port = os.environ["DAGSTER_PORT"]
     # It starts the daemon and the code server, which webserver and daemon share.
-    command = ["dagster", "dev", "--module-name", f"{PACKAGE}.definitions", "--host", "127.0.0.1"]
-    return Server(
-        "dagster",
-        [*command, "--port", port],
-        health=f"http://127.0.0.1:{port}/server_info",
-        port=int(port),
-        port_variable="DAGSTER_PORT",
-    )
-
-
-def _worker() -> list[Server]:
-    if not load_settings().workers.distributed:
-        return []
-    servers.require_variables(optional.load("defs.celery_executor").REQUIRED)
-    return [Server("worker", [sys.executable, "-m", f"{__package__}.workers"])]
+    command = ["dagster", "dev", "--module-name", f"{PACKAGE}.definitions"]
+    command += ["--host", "127.0.0.1", "--port", port]
+    started = [Server("dagster", command, f"http://127.0.0.1:{port}/server_info", "DAGSTER_PORT")]
+    if distributed:
+        started.append(Server("worker", [sys.executable, "-m", f"{__package__}.workers"]))
+    servers.serve(started, lambda: [("Dagster", address())])

@@ -16,26 +16,20 @@ def worker() -> None:
     """Work on steps until Ctrl-C; becomes the Celery worker.
 
     Raises:
-        SettingsError: A variable is not set.
-        SystemExit: Workers share no artefacts or MLflow.
+        SystemExit: A variable is not set, or workers share no artefacts or MLflow.
     """
     configure_environment()
-    servers.refuse_unshared_state()
-    servers.require_variables(REQUIRED)
-    command = _command()
-    os.execvp(command[0], command)
-
-
-def _command() -> list[str]:
+    servers.refuse_unshared_state(REQUIRED)
     file = Path(os.environ["DAGSTER_HOME"]) / "celery.yaml"
     # JSON is YAML.
     file.write_text(json.dumps({"execution": {"config": CELERY}}))
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
-    start = ["dagster-celery", "worker", "start", "--app", "dagster_celery.app"]
+    command = ["dagster-celery", "worker", "start", "--app", "dagster_celery.app"]
+    command += ["--config-yaml", str(file), "--loglevel", "info"]
     # Two steps at once: candidates train on all of a worker's cores otherwise.
-    celery = ["--concurrency", "2", "--hostname", name]
-    return [*start, "--config-yaml", str(file), "--loglevel", "info", "--", *celery]
+    command += ["--", "--concurrency", "2", "--hostname", name]
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

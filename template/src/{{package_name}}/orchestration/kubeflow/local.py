@@ -10,7 +10,6 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -106,17 +105,7 @@ def up() -> None:
         published = publish(files)
     else:
         published = [("Kubeflow", "not started: set KFP_ENDPOINT to upload, or use poe run")]
-    started = servers.mlflow()
-
-    def addresses() -> Iterator[tuple[str, str]]:
-        yield from published
-        yield "MLflow", servers.mlflow_address()
-
-    if started:
-        servers.serve(started, addresses, "MLflow")
-        return
-    for label, address in addresses():
-        out.print(f"{label}: {address}", soft_wrap=True)
+    servers.serve([], lambda: published)
 
 
 if __name__ == "__main__":

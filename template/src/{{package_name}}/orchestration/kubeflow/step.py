@@ -29,9 +29,8 @@ from ...core.logs import get_logger, setup_logging
 from ...core.records import read_records
 from ...core.settings import load_settings
 from ...core.stage import label_of
-from ...sources.files import list_partitions
 from ...stages import run_stage
-from ..runs import key_of_run, timed_out
+from ..runs import arrived, key_of_run, timed_out
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -122,19 +121,16 @@ def wait_for_partition(name: str, given: dict[str, str]) -> Values:
         if day and not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
             raise BadInput(f"partition '{day}' is not a date like 2013-01-28")
         end = time.monotonic() + 60 * settings.limits.wait_timeout_minutes
-        while True:
-            partitions = [f"{one}" for one in list_partitions(settings)]
-            wanted = day or (partitions[-1] if partitions else None)
-            if wanted in partitions:
-                return str(wanted)
+        while (found := arrived(day)) is None:
             if time.monotonic() > end:
                 raise MissingPartitions(
-                    f"{wanted or 'a partition'} did not arrive at '{settings.data.source}' within "
+                    f"{day} did not arrive at '{settings.data.source}' within "
                     f"{settings.limits.wait_timeout_minutes:g} minutes: deliver it, or raise "
                     "wait_timeout_minutes in [limits]"
                 )
-            log.info("%s is not there yet", wanted or "a partition")
+            log.info("%s is not there yet", day)
             time.sleep(settings.limits.wait_interval_seconds)
+        return found
 
     return {"Output": Try(given["pipeline"], _key(given), name, day)(wait)}
 

@@ -12,16 +12,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
+
 from ...core.settings import load_settings
 from .. import servers
 from ..runs import key_of_run
-from ..servers import READY_WITHIN_SECONDS, Server, out
+from ..servers import Server, out
 
 PACKAGE = __name__.partition(".")[0]
 PIPELINES = ("training", "inference")
@@ -43,11 +45,7 @@ WITHOUT_SERVICES = {
 
 
 def configure_environment() -> Path:
-    """Point Prefect at this project, unless the environment already says otherwise.
-
-    Returns:
-        The project's root.
-    """
+    """Point Prefect at this project where the environment does not, and return its root."""
     root = servers.base_environment()
     port = os.environ.setdefault("PREFECT_SERVER_API_PORT", "4200")
     defaults = {
@@ -74,7 +72,7 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     """Run a whole flow in this process; Prefect's API is served for as long as it lives."""
     root = configure_environment()
     servers.refuse_unshared_state()
-    wait_for_api = _serve_api(root)
+    wait_for_api = _serve_api()
     from prefect.flows import load_flow_from_entrypoint
 
     from ...reporting.terminal import StageProgress, result_table
@@ -89,7 +87,7 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
         raise SystemExit(f"the {pipeline} flow ended as {state.name}: {state.message}")
 
 
-def _serve_api(root: Path) -> Callable[[], None]:
+def _serve_api() -> Callable[[], None]:
     """Serve the API until this process ends, unless there is a server; returns how to wait for it.
 
     Prefect's own temporary server would load all of the server into this process, too.
@@ -97,81 +95,46 @@ def _serve_api(root: Path) -> Callable[[], None]:
     if "PREFECT_API_URL" in os.environ:
         return lambda: None
     address = f"http://127.0.0.1:{os.environ['PREFECT_SERVER_API_PORT']}/api"
-    if api_answers(address):
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.get(f"{address}/health", timeout=2, trust_env=False).raise_for_status()
         os.environ["PREFECT_API_URL"] = address
         return lambda: None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
-    factory = "prefect.server.api.server:create_app"
     # It lives too briefly to collect garbage, of which importing makes much.
     uvicorn = "import gc; gc.disable(); import uvicorn; uvicorn.main()"
-    command = [sys.executable, "-c", uvicorn, "--factory", factory, "--port", f"{port}"]
-    log = root / "var" / "log" / "prefect-api.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
+    options = ["--log-level", "warning", "--timeout-graceful-shutdown", "1"]
+    api = ["--factory", "prefect.server.api.server:create_app", "--port", f"{port}"]
+    with servers.log_file("prefect-api").open("wb") as log:
         server = subprocess.Popen(
-            [*command, "--log-level", "warning", "--timeout-graceful-shutdown", "1"],
+            [sys.executable, "-c", uvicorn, *api, *options],
             env={**os.environ, **WITHOUT_SERVICES},
-            stdout=stream,
+            stdout=log,
             stderr=subprocess.STDOUT,
         )
     # At exit, and registered before Prefect's: its last events are to arrive.
     atexit.register(server.wait)
     atexit.register(server.terminate)
-
-    def wait() -> None:
-        deadline = time.monotonic() + READY_WITHIN_SECONDS
-        while not api_answers(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"Prefect's API did not start: see {log}")
-            time.sleep(0.2)
-
-    return wait
-
-
-def api_answers(address: str) -> bool:
-    """Return whether a Prefect server answers at an API address."""
-    import httpx
-
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{address}/health", timeout=2, trust_env=False).status_code == 200
-    return False
+    return lambda: servers.wait_until_ready(f"{address}/health", {"prefect-api": server})
 
 
 def up() -> None:
     """Start Prefect's server, one worker of the pool, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
     servers.refuse_unshared_state()
-    port = os.environ["PREFECT_SERVER_API_PORT"]
-    address = f"http://127.0.0.1:{port}"
     started = []
     if "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_API_URL"] = f"{address}/api"
-        started.append(
-            Server(
-                "prefect",
-                ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
-                health=f"{address}/api/health",
-                port=int(port),
-                port_variable="PREFECT_SERVER_API_PORT",
-            )
-        )
-    started.append(
-        Server(
-            "prefect-worker",
-            [sys.executable, "-m", __spec__.name, "worker"],
-            # Answers as soon as the worker has made the last deployment.
-            health=f"{os.environ['PREFECT_API_URL']}/deployments/name/{PIPELINES[-1]}/{PIPELINES[-1]}",
-        )
-    )
-
-    def addresses() -> Iterator[tuple[str, str]]:
-        yield "Prefect", os.environ["PREFECT_UI_URL"]
-        yield "MLflow", servers.mlflow_address()
-
-    servers.serve([*started, *servers.mlflow()], addresses, "Prefect and MLflow")
+        port = os.environ["PREFECT_SERVER_API_PORT"]
+        os.environ["PREFECT_API_URL"] = api = f"http://127.0.0.1:{port}/api"
+        command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+        started.append(Server("prefect", command, f"{api}/health", "PREFECT_SERVER_API_PORT"))
+    command = [sys.executable, "-m", __spec__.name, "worker"]
+    # Answers as soon as the worker has made the last deployment.
+    last = f"{os.environ['PREFECT_API_URL']}/deployments/name/{PIPELINES[-1]}/{PIPELINES[-1]}"
+    started.append(Server("prefect-worker", command, last))
+    servers.serve(started, lambda: [("Prefect", os.environ["PREFECT_UI_URL"])])
 
 
 def deploy() -> None:
@@ -210,7 +173,7 @@ def worker(*options: str) -> None:
         options: More of what `prefect worker start` takes.
     """
     configure_environment()
-    wait_for_server(os.environ["PREFECT_API_URL"])
+    servers.wait_until_ready(f"{os.environ['PREFECT_API_URL']}/health")
     deploy()
     # A process number says nothing where other machines run flows, too.
     if not load_settings().workers.distributed:
@@ -234,19 +197,6 @@ def recover() -> None:
                 # First crashed, which gives back its place under the concurrency limit.
                 client.set_flow_run_state(flow_run.id, Crashed(message="its worker was stopped"))
                 client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
-
-
-def wait_for_server(address: str) -> None:
-    """Wait until the server answers.
-
-    Raises:
-        SystemExit: It does not.
-    """
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while not api_answers(address):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"no Prefect server answers at {address}")
-        time.sleep(0.5)
 
 
 def become_worker(*options: str) -> None:
@@ -274,12 +224,7 @@ def _prefect(*arguments: str, cwd: Path) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run,
-    "up": up,
-    "deploy": deploy,
-    "worker": worker,
-    "backfill": backfill,
-    "again": again,
+    command.__name__: command for command in (deploy, worker, backfill, again)
 }
 
 if __name__ == "__main__":

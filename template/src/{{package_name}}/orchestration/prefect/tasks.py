@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import subprocess
@@ -26,8 +27,9 @@ from prefect.utilities.urls import url_for
 
 from ...core import optional
 from ...core.errors import PipelineError
+from ...stages import run_stage
 from ..config import CONFIG, LIMITS, PROJECT
-from ..runs import key_of_run, timed_out
+from ..runs import arrived, key_of_run, timed_out
 
 # A stage's reference as JSON.
 Reference: TypeAlias = dict[str, Any]
@@ -86,9 +88,12 @@ def wanted_partition(flow_run: FlowRun) -> str | None:
 
 def name_of_run() -> str:
     """Return what the UI calls the flow run."""
+    return f"{this_run.flow_name} {_partition_of_this_run() or 'newest'}"
+
+
+def _partition_of_this_run() -> str | None:
     context = FlowRunContext.get()
-    day = wanted_partition(context.flow_run) if context and context.flow_run else None
-    return f"{this_run.flow_name} {day or 'newest'}"
+    return wanted_partition(context.flow_run) if context and context.flow_run else None
 
 
 def alert_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -126,8 +131,6 @@ def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
         _run_again(flow_run, max(delay, WORKER_NOTICES_WITHIN_SECONDS))
         return
     alert_failure(flow, flow_run, state)
-    from ...stages import run_stage
-
     run = run_stage("start", flow.name, wanted_partition(flow_run), key)
     run_stage("report", run, [flow.name])
 
@@ -196,11 +199,7 @@ def reported(run: Reference) -> Iterator[None]:
     """Write the run's report and close its MLflow run, whatever becomes of the body."""
     from ...core import stage
 
-    def at_exit(run: Any) -> None:
-        from ...stages import run_stage
-
-        run_stage("report", run)
-
+    at_exit = functools.partial(run_stage, "report")
     stage.before_exit.append(at_exit)
     try:
         yield
@@ -224,24 +223,16 @@ def reported(run: Reference) -> Iterator[None]:
 )
 def wait_for_partition() -> str:
     """Wait until the partition is at the source; each try looks once."""
-    from ...core.settings import load_settings
-    from ...sources.files import list_partitions
-
-    context = FlowRunContext.get()
-    wanted = wanted_partition(context.flow_run) if context and context.flow_run else None
-    partitions = [f"{day}" for day in list_partitions(load_settings())]
-    if wanted is None and partitions:
-        return partitions[-1]
-    if wanted not in partitions:
-        raise LookupError(f"partition {wanted or 'of any day'} is not at the source yet")
-    return wanted
+    wanted = _partition_of_this_run()
+    day = arrived(wanted)
+    if day is None:
+        raise LookupError(f"partition {wanted} is not at the source yet")
+    return day
 
 
 @task(**STAGE, task_run_name="start")
 def start(pipeline: str, partition: str) -> Reference:
     """Open the MLflow run that records this flow run."""
-    from ...stages import run_stage
-
     key = key_of_run(pipeline, str(this_run.id))
     return run_stage("start", pipeline, partition, key, url_for("flow-run", this_run.id))
 
@@ -249,32 +240,24 @@ def start(pipeline: str, partition: str) -> Reference:
 @task(**STAGE, task_run_name="ingest")
 def ingest(run: Reference, window: str = "normal") -> Reference:
     """Take a snapshot of the window's partitions."""
-    from ...stages import run_stage
-
     return run_stage("ingest", run, window)
 
 
 @task(**STAGE, task_run_name="validate")
 def validate(run: Reference, raw: Reference) -> Reference:
     """Hold every row against the data contract; rejected data ends the run."""
-    from ...stages import run_stage
-
     return run_stage("validate", run, raw)
 
 
 @task(**STAGE, task_run_name="featurize")
 def featurize(run: Reference, dataset: Reference) -> Reference:
     """Compute features, and target where it is known."""
-    from ...stages import run_stage
-
     return run_stage("featurize", run, dataset)
 
 
 @task(**STAGE, task_run_name="report")
 def report(run: Reference) -> Reference:
     """Write the report, close the MLflow run, and link both from the flow run's artifacts."""
-    from ...stages import run_stage
-
     written = run_stage("report", run)
     pipeline, url = run["pipeline"], written["tracking_url"]
     create_link_artifact(url, "MLflow run", key=f"{pipeline}-mlflow", description=run["key"])

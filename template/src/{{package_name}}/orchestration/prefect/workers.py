@@ -10,25 +10,8 @@ import os
 
 from prefect_dask.task_runners import DaskTaskRunner
 
-from ...core.errors import SettingsError
 from .. import servers
-from .local import become_worker, configure_environment, wait_for_server
-
-
-def require_server() -> str:
-    """Return the server's address.
-
-    Raises:
-        SettingsError: It is not set.
-    """
-    configure_environment()
-    address = os.environ.get("PREFECT_API_URL")
-    if not address:
-        raise SettingsError(
-            "PREFECT_API_URL is not set: name the Prefect server that all workers share in .env, "
-            "like http://prefect.example.com:4200/api"
-        )
-    return address
+from .local import become_worker, configure_environment
 
 
 def dask(address: str) -> DaskTaskRunner:
@@ -38,9 +21,9 @@ def dask(address: str) -> DaskTaskRunner:
 
 def worker() -> None:
     """Become one worker of the pool, as soon as the server answers."""
-    address = require_server()
-    servers.refuse_unshared_state()
-    wait_for_server(address)
+    configure_environment()
+    servers.refuse_unshared_state(["PREFECT_API_URL"])
+    servers.wait_until_ready(f"{os.environ['PREFECT_API_URL']}/health")
     become_worker()
 
 
