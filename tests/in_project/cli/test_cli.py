@@ -163,9 +163,11 @@ def test_data_lists_the_partitions(project: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "2 partitions" in " ".join(result.stdout.split())
     assert all(f"{day}" in result.stdout for day in days)
-    with sandbox.enter(project, {"DATA__SOURCE": "nowhere"}):
-        with pytest.raises(MissingPartitions, match="no partition at 'nowhere'"):
-            invoke("data")
+    with (
+        sandbox.enter(project, {"DATA__SOURCE": "nowhere"}),
+        pytest.raises(MissingPartitions, match="no partition at 'nowhere'"),
+    ):
+        invoke("data")
 
 
 def test_an_expected_error_is_one_clear_sentence(

@@ -23,11 +23,20 @@ AddChannel = Callable[[str, str], None]
 def ask(name: str) -> Check:
     """Run only the probe of that name."""
     probe = next(probe for probe in doctor.probes() if probe.name == name)
-    (check,) = doctor.ask(probe)
+    (check,) = doctor.ask(probe, 300)
     return check
 
 
-def test_a_good_project_passes_and_says_what_is_left_to_do(project: Path) -> None:
+def test_a_good_project_passes_and_says_what_is_left_to_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine seconds prove nothing.
+    for limit in (
+        "cli.doctor.CHECK_SECONDS",
+        "cli.doctor.TOTAL_SECONDS",
+        "core.checks.PROCESS_SECONDS",
+    ):
+        monkeypatch.setattr(f"flight_delays.{limit}", 300.0)
     checks = doctor.run_checks()
     # Whoever runs the tests may well have something on the usual ports.
     failed = [check for check in checks if not check.ok and not check.name.endswith(" UI")]
@@ -129,7 +138,7 @@ def test_test_messages_are_sent_only_when_asked_for(
     assert "test messages" not in [probe.name for probe in doctor.probes()]
     assert not inbox.exists()
     probe = next(probe for probe in doctor.probes(send=True) if probe.name == "test messages")
-    (check,) = doctor.ask(probe)
+    (check,) = doctor.ask(probe, 300)
     assert inbox.read_text() == "test"
     assert not check.ok
     assert "broken: ValueError: down" in check.detail
@@ -183,7 +192,7 @@ def test_no_secret_is_in_a_line(project: Path) -> None:
     def fail() -> str:
         raise ConnectionError("postgresql://me:swordfish@db/flights refused")
 
-    (check,) = doctor.ask(Probe("database", "start it", fail))
+    (check,) = doctor.ask(Probe("database", "start it", fail), 300)
     assert check.detail == "ConnectionError: postgresql://me:***@db/flights refused"
 
 

@@ -47,7 +47,8 @@ def versions(newest: str) -> str:
 
 
 def template_line() -> Check:
-    (check,) = doctor.ask(next(probe for probe in doctor.probes() if probe.name == "template"))
+    probe = next(probe for probe in doctor.probes() if probe.name == "template")
+    (check,) = doctor.ask(probe, 300)
     return check
 
 

@@ -6,8 +6,6 @@ An engine adds its own checks in `orchestration/ENGINE/checks.py`, with a functi
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import alerts
 from ..core import optional, registry, shared_state, storage, tracking
+from ..core.attempt import attempt
 from ..core.checks import Advice, Check, Probe, port_probe
 from ..core.errors import UpdateError
 from ..core.paths import project_root
@@ -88,16 +87,12 @@ def probes(send: bool = False) -> list[Probe]:
     ]
 
 
-def ask(probe: Probe, seconds: float = CHECK_SECONDS) -> list[Check]:
+def ask(probe: Probe, seconds: float) -> list[Check]:
     """Run one probe; never raises, and never takes longer than `seconds`."""
-    answer: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
-    # A call that hangs cannot be stopped, only left behind.
-    threading.Thread(target=lambda: answer.put(probe.checks()), daemon=True).start()
-    seconds = max(0.0, seconds)
-    try:
-        return answer.get(timeout=seconds)
-    except queue.Empty:
-        return [Check(probe.name, False, f"no answer within {seconds:.1f} s", probe.fix)]
+    answer = attempt({probe.name: probe.checks}, round(max(0.0, seconds), 1))[probe.name]
+    if isinstance(answer, BaseException):
+        return [Check(probe.name, False, f"{answer}", probe.fix)]
+    return answer
 
 
 def _settings() -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from .redact import redact
 from .settings import load_environment
 
-_PROCESS_SECONDS = 14.0
+PROCESS_SECONDS = 14.0
 _LONGEST_DETAIL = 600
 
 
@@ -95,7 +95,7 @@ def checks_of_process(module: str) -> list[Check]:
     """
     command = [sys.executable, "-m", module]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_PROCESS_SECONDS, check=False
+        command, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip()[-400:])

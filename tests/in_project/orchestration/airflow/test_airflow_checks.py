@@ -22,6 +22,8 @@ good()
 @pytest.fixture
 def airflow_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of an Airflow that knows nothing but this project."""
+    # On a busy machine seconds prove nothing.
+    monkeypatch.setattr("flight_delays.core.checks.PROCESS_SECONDS", 300.0)
     for name in os.environ:
         if name.startswith("AIRFLOW"):
             monkeypatch.delenv(name)
