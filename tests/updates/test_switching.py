@@ -109,8 +109,10 @@ def test_switching(moving: Moving, template: Path, tmp_path: Path, old: str, new
         assert text in (project.path / path).read_text(), path
     fresh = Path(run_copy(str(template), tmp_path, data=answered(project), quiet=True).dst_path)
     assert differences(project.path, fresh) == {*moving.edits(), Path("uv.lock")}
-    if (old, new) == next(move for move in MOVES if move[1] == new):
-        assert_clean(project, new)
+    # Whoever comes a second time finds the same files as a new project, and as the first time.
+    if (old, new) != next(move for move in MOVES if move[1] == new):
+        return
+    assert_clean(project, new)
 
     # A run on the new engine continues the history: the same model, so no second version.
     project.run("poe", "run", "--partition", "2013-01-30")
