@@ -82,7 +82,7 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for log in logs:
             stack.enter_context(
                 services.running(
-                    [python, "-m", f"{module}_workers"],
+                    [python, "-m", f"{project.package}.orchestration.prefect.workers"],
                     log,
                     cwd=project.path,
                     environment=project.environment | {"PREFECT_HOME": str(log.with_suffix(""))},
