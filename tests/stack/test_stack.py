@@ -93,10 +93,6 @@ class Stack:
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def clear(self) -> None:
-        """Stop everything and delete its data."""
-        self.docker("compose", "down", "--volumes", "--remove-orphans")
-
     def inside(self, service: str, *command: str) -> str:
         """Run a command in a service's container and return what it prints."""
         return self.docker("compose", "exec", "-T", service, *command)
@@ -239,7 +235,7 @@ def stack(
             project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{ports['MLFLOW_PORT']}"
         yield Stack(project, ports)
     finally:
-        Stack(project, ports).clear()
+        project.run("poe", "stack", "down", "--volumes", "--yes")
 
 
 @pytest.mark.parametrize("stack", ["airflow"], indirect=True)
@@ -332,8 +328,7 @@ def test_a_backup_brings_everything_back(stack: Stack, tmp_path: Path) -> None:
     before = project.mlflow()
     project.run("poe", "stack", "backup", f"{tmp_path}")
     [backup] = tmp_path.iterdir()
-    project.run("poe", "stack", "down")
-    stack.clear()
+    project.run("poe", "stack", "down", "--volumes", "--yes")
     assert stack.docker("volume", "ls", "--quiet") == ""
 
     project.run("poe", "stack", "restore", f"{backup}", "--yes")
@@ -368,7 +363,7 @@ def test_dagster_trains_on_the_shared_volume_which_a_backup_holds(
     stack.project.run("poe", "stack", "backup", f"{tmp_path}")
     [backup] = tmp_path.iterdir()
     assert backup.stat().st_mode & 0o077 == 0
-    stack.clear()
+    stack.project.run("poe", "stack", "down", "--volumes", "--yes")
     stack.project.run("poe", "stack", "restore", f"{backup}", "--yes")
     assert stack.inside("dagster-code", "python", "-c", champion).split() == ["1"]
 

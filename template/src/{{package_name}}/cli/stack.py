@@ -51,6 +51,7 @@ CLEAR_AND_FILL = "find /volume -mindepth 1 -delete && tar -C /volume -xzf -"
 IN_POSTGRES = ("compose", "exec", "--no-TTY", "--env=PGUSER=pipeline", "postgres")
 
 Stream: TypeAlias = IO[bytes] | int | None
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command()
@@ -91,9 +92,16 @@ def build() -> None:
 
 
 @app.command()
-def down() -> None:
-    """Stop everything. Data stays in its volumes: `docker compose down --volumes` deletes it."""
-    docker("compose", "down", "--remove-orphans")
+def down(
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Also delete all data: runs, models, databases.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Stop everything. Data stays in its volumes."""
+    if volumes and not yes:
+        typer.confirm("This deletes all runs, models and databases. Go on?", abort=True)
+    docker("compose", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
 
 
 @app.command()
@@ -132,7 +140,7 @@ def backup(
 @app.command()
 def restore(
     folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote.", exists=True)],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Replace all databases, models and artefacts by those of a backup, and start again."""
     manifest = folder / "manifest.json"
