@@ -129,12 +129,10 @@ def data() -> None:
     """List the partitions at the source."""
     from rich.table import Table
 
-    from ..sources.files import list_partitions, newest_partition, partition_path
+    from ..sources.files import partition_path, require_partitions
 
     settings = load_settings()
-    # Says where it looked when there is none.
-    newest_partition(settings)
-    partitions = list_partitions(settings)
+    partitions = require_partitions(settings)
     title = f"{settings.data.source}: {len(partitions)} partitions"
     table = Table("partition", "size", title=title)
     for partition in partitions:

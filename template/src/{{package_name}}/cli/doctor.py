@@ -20,7 +20,7 @@ from ..core.errors import UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.settings import load_settings
-from ..sources.files import list_partitions, newest_partition
+from ..sources.files import require_partitions
 from .update import find_versions
 
 if TYPE_CHECKING:
@@ -101,16 +101,18 @@ def _settings() -> str:
 
 def _data() -> str:
     settings = load_settings()
-    newest = newest_partition(settings)
-    partitions = list_partitions(settings)
-    return f"{len(partitions)} partitions at {settings.data.source}, {partitions[0]} to {newest}"
+    days = require_partitions(settings)
+    return f"{len(days)} partitions at {settings.data.source}, {days[0]} to {days[-1]}"
 
 
 def _store() -> str:
     probe = storage.artifact_path(f"doctor-{os.getpid()}.txt")
     storage.write_text(probe, "doctor")
-    probe.read_text()
-    probe.unlink()
+    try:
+        if probe.read_text() != "doctor":
+            raise OSError("what was read is not what was written")
+    finally:
+        probe.unlink()
     return f"{load_settings().storage.root} takes files and gives them back"
 
 

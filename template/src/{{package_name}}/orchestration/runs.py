@@ -28,5 +28,6 @@ def arrived(wanted: str | None) -> str | None:
     from ..sources.files import list_partitions, newest_partition
 
     settings = load_settings()
-    day = wanted or f"{newest_partition(settings)}"
-    return day if day in map(str, list_partitions(settings)) else None
+    if not wanted:
+        return f"{newest_partition(settings)}"
+    return wanted if wanted in map(str, list_partitions(settings)) else None

@@ -42,8 +42,8 @@ def list_partitions(settings: Settings) -> list[date]:
     return sorted(days)
 
 
-def newest_partition(settings: Settings) -> date:
-    """Return the newest partition of the source.
+def require_partitions(settings: Settings) -> list[date]:
+    """Return the partitions that the source holds, oldest first, one or more.
 
     Raises:
         MissingPartitions: The source holds none.
@@ -54,4 +54,9 @@ def newest_partition(settings: Settings) -> date:
             f"no partition at '{settings.data.source}' matches '{settings.data.file}': "
             "check [data] in config/pipeline.toml"
         )
-    return partitions[-1]
+    return partitions
+
+
+def newest_partition(settings: Settings) -> date:
+    """Return the newest partition of the source; raises like `require_partitions`."""
+    return require_partitions(settings)[-1]
