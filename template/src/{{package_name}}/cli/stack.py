@@ -218,9 +218,7 @@ def docker(
     """
     # An empty variable would win over what .env says since.
     variables = {name: value for name, value in os.environ.items() if value}
-    # A container that reads some of deploy/ when it starts has this as a label, so that it is
-    # replaced when a file there has changed.
-    variables["DEPLOY_CONFIG"] = folder_digest(project_root() / "deploy")
+    variables["DEPLOY_CONFIG"] = deploy_digest()
     command = ["docker", *arguments]
     try:
         done = subprocess.run(
@@ -234,6 +232,15 @@ def docker(
     if done.returncode != 0:
         raise StackError(f"failed with {done.returncode}, see above: {' '.join(command[:6])} …")
     return done
+
+
+@functools.cache
+def deploy_digest() -> str:
+    """Return what a container that reads some of deploy/ has as a label, computed once.
+
+    It is replaced when a file there has changed.
+    """
+    return folder_digest(project_root() / "deploy")
 
 
 @functools.cache

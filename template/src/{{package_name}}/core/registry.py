@@ -107,11 +107,11 @@ def rollback() -> tuple[int, int]:
     Raises:
         NoChampion: There is no champion, or no previous one.
     """
-    champion, (_, previous) = int(require_champion().version), versions()
+    champion, previous = require_champion(), version_of(PREVIOUS)
     if previous is None:
         raise NoChampion(f"model '{model_name()}' has no previous champion to put back")
-    promote(previous)
-    return previous, champion
+    promote(int(previous.version))
+    return int(previous.version), int(champion.version)
 
 
 def load_model(uri: str) -> Any:

@@ -183,5 +183,8 @@ def read_partitions(
     """
     import polars as pl
 
-    step = sum(file.rows for file in files) // about + 1 if about else 1
-    return pl.concat([read_parquet(file.uri, columns).gather_every(step) for file in files])
+    frames = (read_parquet(file.uri, columns) for file in files)
+    if about:
+        step = sum(file.rows for file in files) // about + 1
+        frames = (frame.gather_every(step) for frame in frames)
+    return pl.concat(frames)
