@@ -1,11 +1,11 @@
-"""The projects that come out, of every combination of answers."""
+"""The projects that come out, of every pair of answers."""
 
 import fnmatch
 import re
 import shutil
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,27 +15,33 @@ from copier import run_copy, run_update
 
 from ..support.questions import CONFIG, NAMES, QUESTIONS, choices, read_answers, read_project
 from ..support.readers import READERS
+from ..support.scaffolds import SCAFFOLDS
 from ..support.template import Render, git, make_project
 
-EXTRAS: list[dict[str, Any]] = [
-    {"alerting": [], "serving": "batch", "monitoring": "none", "ci": "none"},
-    {"alerting": ["slack", "email"], "serving": "rest", "monitoring": "prometheus", "ci": "github"},
-]
-# Of the questions that decide which files there are; scaffolds/ has the others' answers.
+LEAST: dict[str, Any] = {
+    "alerting": [],
+    "tracking": "mlflow_local",
+    "serving": "batch",
+    "workers": "single_machine",
+    "monitoring": "none",
+    "ci": "none",
+}
+MOST: dict[str, Any] = {
+    "alerting": ["slack", "email"],
+    "tracking": "mlflow_server",
+    "serving": "rest",
+    "workers": "distributed",
+    "monitoring": "prometheus",
+    "ci": "github",
+}
+# The scaffolds hold every pair of answers; beside them the smallest and the largest projects.
 COMBINATIONS: list[dict[str, Any]] = [
-    {**answers, **extras}
-    for answers in (
-        {"problem": problem, "orchestrator": engine, "tracking": tracking, "workers": workers}
-        for problem, engine, (tracking, workers) in product(
-            choices(QUESTIONS["problem"]),
-            choices(QUESTIONS["orchestrator"]),
-            [
-                ("mlflow_local", "single_machine"),
-                *product(("mlflow_server", "mlflow_remote"), ("single_machine", "distributed")),
-            ],
-        )
-    )
-    for extras in EXTRAS
+    *(yaml.safe_load(path.read_text()) for path in SCAFFOLDS),
+    *(
+        {"problem": problem, "orchestrator": engine, **extras}
+        for problem, extras in zip(choices(QUESTIONS["problem"]), (LEAST, MOST), strict=True)
+        for engine in choices(QUESTIONS["orchestrator"])
+    ),
 ]
 QUESTION_IN_JINJA = re.compile(r"\{[{%][^}]*\b(_copier\w*|" + "|".join(QUESTIONS) + r")\b")
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
@@ -68,14 +74,11 @@ class Project(NamedTuple):
 
 @pytest.fixture(scope="module")
 def projects(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Project]:
-    """Return a project for every combination of answers to the questions with choices."""
+    """Return a project for each of COMBINATIONS."""
     folders = [tmp_path_factory.mktemp("combination") for _ in COMBINATIONS]
     with ProcessPoolExecutor() as pool:
         list(pool.map(make_project, repeat(sources), folders, COMBINATIONS))
-    return [
-        Project(answers, folder, read_project(folder))
-        for answers, folder in zip(COMBINATIONS, folders, strict=True)
-    ]
+    return [Project(read_answers(folder), folder, read_project(folder)) for folder in folders]
 
 
 def test_every_combination_is_a_different_project(projects: list[Project]) -> None:
@@ -187,8 +190,13 @@ def test_update_leaves_the_teams_files_alone(template: Path, tmp_path: Path) -> 
 
 
 def read_by_users(path: str, content: bytes) -> str:
-    """Return the text of a file, or nothing for tests: all channels share stand-in servers."""
-    return "" if path.startswith("tests/") else content.decode()
+    """Return the text of a file, or nothing for what any channel shares.
+
+    Those are the tests' stand-in servers, and the start of Alertmanager: it takes the secrets of
+    all channels out of its environment.
+    """
+    shared = path.startswith("tests/") or path == "deploy/alertmanager/start.sh"
+    return "" if shared else content.decode()
 
 
 def different_texts(projects: list[Project]) -> set[tuple[Path, str]]:
