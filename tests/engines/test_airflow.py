@@ -43,7 +43,7 @@ def stack(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """Run `poe up` of a default project."""
     project = make_installed_project(sources, tmp_path_factory.mktemp("standalone"))
     config = QUICK | {
-        "stage_timeout_minutes = 30": "stage_timeout_minutes = 0.75",
+        "stage_timeout_minutes = 30": "stage_timeout_minutes = 1.5",
         "start_date = 2013-01-01": "start_date = 2013-02-01",
         "catchup = false": "catchup = true",
     }
@@ -135,8 +135,8 @@ def test_a_killed_and_a_flaky_task_are_tried_again_and_the_run_recovers(stack: S
         name: task["try_number"] for name, task in tasks.items() if name.startswith("window.train[")
     }
     assert tries["window.train[random_forest]"] == 2
-    # The killed one, too. On a busy machine the third may have met its short time limit.
-    assert sorted(tries.values())[1:] == [2, 2]
+    # The killed one, too, and nothing else.
+    assert sorted(tries.values()) == [1, 2, 2]
     assert_recovered(told)
 
 
@@ -176,7 +176,7 @@ def test_a_task_that_hangs_is_ended_at_its_limit_and_alerted_once(stack: Stack) 
     [hung] = [task for task in tasks if (task["task_id"], task["map_index"]) == ("window.train", 0)]
     assert hung["state"] == "failed"
     # The limit, and not the hour that the stage would have waited.
-    assert 40 < hung["duration"] < 200
+    assert 80 < hung["duration"] < 300
     assert_timed_out(told, "window.train", "Timeout")
     assert len(told.mail) == 1
 
