@@ -1,8 +1,10 @@
-#!/bin/sh
-# E-mail, where SMTP_HOST is set; the password stays in the secret's file.
-set -eu
+# shellcheck shell=sh
+# E-mail, where SMTP_HOST is set; the password stays in the secret's file. Part of start.sh.
 
-[ -n "${SMTP_HOST:-}" ] || exit 0
+[ -z "${SMTP_PASSWORD:-}" ] || printf '%s' "$SMTP_PASSWORD" > "$SECRETS/smtp_password"
+unset SMTP_PASSWORD
+
+[ -n "${SMTP_HOST:-}" ] || return 0
 
 quoted() {
     printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"

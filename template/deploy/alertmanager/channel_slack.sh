@@ -1,8 +1,10 @@
-#!/bin/sh
-# Slack, where SLACK_WEBHOOK_URL is set; its value stays in the secret's file.
-set -eu
+# shellcheck shell=sh
+# Slack, where SLACK_WEBHOOK_URL is set; its value stays in the secret's file. Part of start.sh.
 
-[ -s "$SECRETS/slack_webhook_url" ] || exit 0
+[ -z "${SLACK_WEBHOOK_URL:-}" ] || printf '%s' "$SLACK_WEBHOOK_URL" > "$SECRETS/slack_webhook_url"
+unset SLACK_WEBHOOK_URL
+
+[ -s "$SECRETS/slack_webhook_url" ] || return 0
 echo "    slack_configs:"
 echo "      - api_url_file: $SECRETS/slack_webhook_url"
 cat << 'END'

@@ -7,18 +7,15 @@ folder=${0%/*}
 export SECRETS="${SECRETS:-/run/secrets}"
 config=${CONFIG:-/alertmanager/alertmanager.yml}
 
-# Alertmanager reads them from files only.
+# Each channel prints its part of the receiver, or nothing. It is part of this shell, so that it can
+# move its secret from the environment to a file: Alertmanager reads secrets from files only.
 umask 077
-[ -z "${SLACK_WEBHOOK_URL:-}" ] || printf '%s' "$SLACK_WEBHOOK_URL" > "$SECRETS/slack_webhook_url"
-[ -z "${SMTP_PASSWORD:-}" ] || printf '%s' "$SMTP_PASSWORD" > "$SECRETS/smtp_password"
-unset SLACK_WEBHOOK_URL SMTP_PASSWORD
-
-# Each channel prints its part of the receiver, or nothing.
 {
     cat "$folder/alertmanager.yml"
     for channel in "$folder"/channel_*.sh; do
         if [ -e "$channel" ]; then
-            sh "$channel"
+            # shellcheck source=/dev/null
+            . "$channel"
         fi
     done
 } > "$config"
