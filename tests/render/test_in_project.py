@@ -58,8 +58,7 @@ def test_the_machinery_works_in_a_project(
 ) -> None:
     project = make_installed_project(sources, tmp_path_factory.mktemp(name), **PROJECTS[name][0])
     copy_into(project, names_for(name))
-    # What mypy found in packages holds in all of them: it knows a file by its content.
-    project.environment["MYPY_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "mypy")
+    project.share_mypy_cache(tmp_path_factory.getbasetemp())
 
     done = project.run(
         *("--with", "trustme>=1.2,<2"),
