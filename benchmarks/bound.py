@@ -196,6 +196,8 @@ def score(truth, probability):
         "average_precision": metrics.average_precision_score(truth, probability),
         "brier": metrics.brier_score_loss(truth, probability),
         "log_loss": metrics.log_loss(truth, probability),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, probability >= 0.5),
+        "f1": metrics.f1_score(truth, probability >= 0.5),
         "accuracy": float(np.mean((probability >= 0.5) == (truth == 1))),
     }
 

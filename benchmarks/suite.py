@@ -26,6 +26,9 @@ MAX_RUN_RATIO = 1.3
 MAX_ENGINE_RATIO = {"prefect": 1.5, "dagster": 2.0, "airflow": 2.5, "kubeflow": 3.0}
 MAX_DATA_PATH_RATIO = 1.5
 MAX_DATA_PATH_BYTES = 2_000 * MEGABYTE
+ONBOARD_ROWS = 1_000_000
+MAX_ONBOARD_RATIO = 3.0
+MAX_ONBOARD_BYTES = 2_000 * MEGABYTE
 # What a median of a few calls may be off.
 GROWTH_TOLERANCE = 1.2
 # Same model, same metrics; beyond this the two sides did not do the same work.
@@ -266,6 +269,38 @@ def _data_path_of(bench: Bench, rows: int) -> tuple[Usage, Usage]:
     return mine, bound
 
 
+def onboard(bench: Bench) -> None:
+    """Onboard a table that nobody has seen, against what polars needs to read and describe it."""
+    workspace = bench.workspace.variant(project_name="Onboarded")
+    program = workspace.python.with_name("onboarded")
+    for kind, scan in (("Parquet", "scan_parquet"), ("CSV", "scan_csv")):
+        table = workspace.folder / f"table.{kind.lower()}"
+        big_data.wide(table, ONBOARD_ROWS)
+        options = ("--target", "label", "--no-train", "--force")
+        ours = workspace.command(program, "onboard", table, *options)
+        code = f"import polars, sys; print(polars.{scan}(sys.argv[1]).describe())"
+        bound = workspace.command(workspace.python, "-c", code, table)
+        for warm_up in (ours, bound):
+            warm_up.measure()
+        mine, least = bench.compare(
+            {
+                f"onboard, {ONBOARD_ROWS:,} rows of 30 columns, {kind}": ours,
+                f"bound: polars reads and describes them, {kind}": bound,
+            }
+        ).values()
+        ratio = mine.wall / least.wall
+        bench.promise(
+            f"a {kind} table is onboarded in {MAX_ONBOARD_RATIO:g} times the time of polars",
+            f"{ratio:.2f} times",
+            ratio <= MAX_ONBOARD_RATIO,
+        )
+        bench.promise(
+            f"a {kind} table is onboarded in under {MAX_ONBOARD_BYTES / MEGABYTE:,.0f} MB",
+            f"{mine.peak / MEGABYTE:,.0f} MB",
+            mine.peak < MAX_ONBOARD_BYTES,
+        )
+
+
 def imports(bench: Bench) -> None:
     """Run each stage in a process of its own and look at what it imported."""
     for stage in _stages(bench.workspace):
@@ -372,6 +407,7 @@ ALL: dict[str, Callable[[Bench], None]] = {
     "engines": engines,
     "peer": peer,
     "data_path": data_path,
+    "onboard": onboard,
     "imports": imports,
     "serving": serving,
     "image": image,

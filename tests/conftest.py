@@ -52,6 +52,8 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UV_CACHE_DIR", cache.stdout.strip())
         patch.setenv("HOME", str(home))
+        # Several processes share the cores: threads of theirs would only wait for each other.
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         for role in ("AUTHOR", "COMMITTER"):
             patch.setenv(f"GIT_{role}_NAME", "Tester")

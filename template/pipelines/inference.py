@@ -1,4 +1,4 @@
-"""Inference: the champion predicts a day, and the day is watched for drift."""
+"""Inference: the champion predicts a partition, which is watched for drift."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from . import training
 from .components import SLUG, Steps
 
 DESCRIPTION = (
-    "Scores a partition with the champion, then compares the newest days with what the champion "
+    "Scores a partition with the champion, then compares the newest rows with what the champion "
     "learned from and, where labels have arrived, with what really happened. Too much drift, or a "
     "live metric beyond its gate, alerts the team and trains for the same partition. partition: "
-    "the day, like 2013-02-01; empty is the newest at the source; yesterday is the day before."
+    "its name, like 2026-02-01; empty is the newest at the source; previous ended last."
 )
 
 
@@ -27,10 +27,14 @@ def define(step: Steps) -> Any:
             day = step("wait_for_partition", partition=partition, **which).output
             run = step("start", partition=day, **which).outputs["reference"]
             raw = step("ingest", run=run, window="normal").outputs["reference"]
-            valid = step("validate", run=run, raw=raw).outputs["reference"]
-            features = step("featurize", run=run, dataset=valid).outputs["reference"]
-            scores = step("score", run=run, features=features).outputs["reference"]
-            monitoring = step("monitor", run=run, features=features, scores=scores)
+            valid = step("validate", run=run, raw=raw)
+            checked = step.after("validate", run, valid)
+            prepared = step("featurize", run=run, dataset=valid.outputs["reference"]).after(checked)
+            features = prepared.outputs["reference"]
+            scored = step("score", run=run, features=features)
+            kept = step.after("score", run, scored)
+            scores = scored.outputs["reference"]
+            monitoring = step("monitor", run=run, features=features, scores=scores).after(kept)
             with dsl.If(monitoring.outputs["Output"] == "retrain", name="a new model is needed"):
                 train(partition=day).set_display_name("Training")
 

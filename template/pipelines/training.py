@@ -1,4 +1,4 @@
-"""Training: from a day's data to a new champion, if it is better than the present one."""
+"""Training: from data to a new champion, if it is better than the present one."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from kfp import dsl
 from .components import SLUG, Steps
 
 DESCRIPTION = (
-    "Takes the window of days up to a partition from raw data to a challenger, and promotes it "
-    "only if the gates of config/pipeline.toml hold. A gate that fails leads to one more training "
-    "with a wider window, and then to the old champion. partition: the day, like 2013-01-28; empty "
-    "is the newest at the source; yesterday is the day before."
+    "Takes the window up to a partition from raw data to a challenger, and promotes it only if the "
+    "gates of config/pipeline.toml hold. A gate that fails leads to one more training with a wider "
+    "window, and then to the old champion. partition: its name, like 2026-01-28; empty is the "
+    "newest at the source; previous is the one that ended last."
 )
 
 
@@ -19,8 +19,9 @@ def define(step: Steps) -> Any:
 
     def train_and_evaluate(run: Any, window: str) -> dsl.PipelineTask:
         raw = step("ingest", run=run, window=window).outputs["reference"]
-        valid = step("validate", run=run, raw=raw).outputs["reference"]
-        prepared = step("featurize", run=run, dataset=valid)
+        valid = step("validate", run=run, raw=raw)
+        checked = step.after("validate", run, valid)
+        prepared = step("featurize", run=run, dataset=valid.outputs["reference"]).after(checked)
         features = prepared.outputs["reference"]
         # kfp.local hands the item, and nothing else, to what is inside the loop.
         with dsl.ParallelFor(prepared.outputs["Output"], name="candidates") as training:
@@ -32,9 +33,10 @@ def define(step: Steps) -> Any:
     def carry_out(run: Any, evaluation: dsl.PipelineTask) -> None:
         decision, result = evaluation.outputs["Output"], evaluation.outputs["reference"]
         with dsl.If(decision == "promote", name="gates hold"):
-            step("promote", run=run, evaluation=result)
+            step.after("promote", run, step("promote", run=run, evaluation=result))
         with dsl.Else(name="a gate fails"):
-            step("promote", "Keep the champion", run=run, evaluation=result)
+            kept = step("promote", "Keep the champion", run=run, evaluation=result)
+            step.after("promote", run, kept)
 
     @dsl.pipeline(name=f"{SLUG}-training", description=DESCRIPTION)  # type: ignore[untyped-decorator]
     def training(partition: str = "") -> None:

@@ -28,6 +28,7 @@ def heavy_imports(before: str, code: str, *more: str) -> set[str]:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
+        # The one place where an engine's definitions are loaded with the team's own settings.
         env={**os.environ, "PIPELINE_HOME": str(sandbox.CHECKOUT)},
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -31,8 +31,18 @@ def webhook(
     answer: bytes = b"ok",
     headers: dict[str, str] | None = None,
     host: str = "127.0.0.1",
+    first: Sequence[tuple[int, dict[str, str]]] = (),
 ) -> Iterator[Webhook]:
-    """Run a web server that answers every request in the same way."""
+    """Run a web server that answers every request in the same way.
+
+    Args:
+        status: Of every answer.
+        answer: Its body.
+        headers: Its headers.
+        host: The address it listens on.
+        first: Status and headers of the first answers, where they differ.
+    """
+    others = iter(first)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -40,8 +50,9 @@ def webhook(
             self.do_GET()
 
         def do_GET(self) -> None:
-            self.send_response(status)
-            for name, value in (headers or {}).items():
+            now, these = next(others, (status, headers or {}))
+            self.send_response(now)
+            for name, value in these.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -110,6 +121,17 @@ class Mailbox:
     messages: list[EmailMessage] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
     encrypted: list[bool] = field(default_factory=list)
+    # What it says first, and next, to who sends to an address.
+    refusals: dict[str, list[str]] = field(default_factory=dict)
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: Any
+    ) -> str:
+        """Take a recipient; aiosmtpd calls this."""
+        if self.refusals.get(address):
+            return self.refusals[address].pop(0)
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         """Keep a message; aiosmtpd calls this."""

@@ -72,7 +72,9 @@ def forge(repository: Path, project: Project, tmp_path: Path) -> Iterator[Forge]
     git(tmp_path, "clone", "--quiet", "--bare", str(project.path), "origin.git")
     # Types are checked in more than one clone, each time with what was found before.
     variables = {**FEW_TESTS, "MYPY_CACHE_DIR": str(project.path.parent / "mypy")}
-    yield Forge(tmp_path, tmp_path / "origin.git", variables, {"GITHUB_TOKEN": "canary"})
+    machines = project.path.parent / "machines"
+    secrets = {"GITHUB_TOKEN": "canary"}
+    yield Forge(tmp_path, tmp_path / "origin.git", machines, variables, secrets)
     take_back(repository)
 
 

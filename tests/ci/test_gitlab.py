@@ -63,7 +63,8 @@ def forge(repository: Path, project: Project, tmp_path: Path) -> Iterator[Forge]
     secrets = {"TEMPLATE_UPDATE_TOKEN": "canary"}
     # Types are checked in more than one clone, each time with what was found before.
     variables = {**FEW_TESTS, "MYPY_CACHE_DIR": str(project.path.parent / "mypy")}
-    yield Forge(tmp_path, tmp_path / "origin.git", variables, secrets)
+    machines = project.path.parent / "machines"
+    yield Forge(tmp_path, tmp_path / "origin.git", machines, variables, secrets)
     take_back(repository)
 
 

@@ -56,6 +56,8 @@ def cluster(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         database, shared = stack.enter_context(services.shared_state(project.python, folder))
         project.environment = {
             **shared,
+            # As in a container: the environment is this project's own.
+            "PIPELINE_HOME": str(project.path),
             "PIPELINE_WORKERS__DISTRIBUTED": "true",
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_UI_URL": f"http://127.0.0.1:{port}",

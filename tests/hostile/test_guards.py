@@ -51,7 +51,7 @@ MUTATIONS = [
     ),
     (
         "unpickled_input",
-        f"{PACKAGE}/stages/score.py",
+        f"{PACKAGE}/stages/evaluate.py",
         "registry.load_model(",
         "mlflow.sklearn.load_model(",
     ),

@@ -33,8 +33,8 @@ SECRET = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY|WEBHOOK_URL)$")
 TEMPLATE = ROOT / "template"
 QUICK_WINDOW = {
     **QUICK,
-    "window_days = 21": "window_days = 5",
-    "holdout_days = 7": "holdout_days = 2",
+    "\nwindow = 21": "\nwindow = 5",
+    "holdout = 7": "holdout = 2",
     'inference = "0 6 * * *" ': 'inference = "" ',
     "retries = 1": "retries = 0",
 }

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 import sandbox
 from fastapi import FastAPI
@@ -71,7 +72,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         now = datetime.now(UTC)
         known = Description(key="1", registry="", name="stub", version=7, created=now)
         app.state.follower.champion = Champion(
-            known, lambda rows: np.ones(rows.height), now, "registry"
+            known, lambda rows: pl.DataFrame({"prediction": np.ones(rows.height)}), now, "registry"
         )
         yield app
         assert not Path("PWNED").exists()

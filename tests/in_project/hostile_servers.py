@@ -83,8 +83,8 @@ def fail() -> str:
 
 def undelivered(root: Path) -> dict[str, Any]:
     """Return what could not be told, by channel."""
-    lines = (root / "var/alerts/undelivered.jsonl").read_text().splitlines()
-    return {record["channel"]: record for record in map(json.loads, lines)}
+    files = root.glob("var/alerts/outbox/*/*.json")
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
 
 
 def refusing() -> AbstractContextManager[int]:

@@ -54,7 +54,8 @@ COMBINATIONS: list[dict[str, Any]] = [
 QUESTION_IN_JINJA = re.compile(r"\{[{%][^}]*\b(_copier\w*|" + "|".join(QUESTIONS) + r")\b")
 JINJA = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 
-# Words that only the files of one answer may use.
+# Words that only the files of one answer may use. Both kinds of problem are in every project:
+# onboarding a table may switch from one to the other.
 OWN_WORDS = {
     ("orchestrator", "airflow"): r"airflow",
     ("orchestrator", "dagster"): r"dagster",
@@ -62,8 +63,6 @@ OWN_WORDS = {
     ("orchestrator", "kubeflow"): r"kubeflow|\bkfp\b",
     ("alerting", "slack"): r"slack",
     ("alerting", "email"): r"(?<!aio)smtp|e-mail|channels[./]smtp",
-    ("problem", "classification"): r"classif",
-    ("problem", "regression"): r"(?<!logistic )\bregression|regressor",
     ("tracking", "mlflow_server"): r"\bs3:9000|mlflow_auth",
     ("serving", "rest"): r"SERVING_|/predict\b",
     ("monitoring", "prometheus"): r"pushgateway|alertmanager|grafana",
@@ -96,6 +95,9 @@ def test_every_combination_is_a_different_project(projects: list[Project]) -> No
 def test_no_jinja_is_left(projects: list[Project], sources: Path) -> None:
     rendered = {path.stem for path in (sources / "template").rglob("*.jinja")}
     for path, text in different_texts(projects):
+        # A project has templates of its own, which are filled in when a table is onboarded.
+        if path.suffix == ".j2":
+            continue
         assert not QUESTION_IN_JINJA.search(text), path
         # Python doubles braces in f-strings; Prefect fills in fields of its own.
         if path.name in rendered and path.suffix != ".py" and path.name != "prefect.yaml":
@@ -108,7 +110,8 @@ def test_no_path_is_a_template(render: Render) -> None:
 
 
 def test_nothing_is_empty(projects: list[Project]) -> None:
-    without_data = {Path("data/sample"), Path("data/drift")}
+    data = [Path("data"), Path("tests/example/data")]
+    without_data = {folder / name for folder in data for name in ("sample", "drift")}
     for project in projects:
         for path in project.folder.rglob("*"):
             relative = path.relative_to(project.folder)
@@ -198,8 +201,13 @@ def test_update_leaves_the_teams_files_alone(template: Path, tmp_path: Path) -> 
 
 
 def read_by_users(path: str, content: bytes) -> str:
-    """Return the text of a file, or nothing for tests: all channels share stand-in servers."""
-    return "" if path.startswith("tests/") else content.decode()
+    """Return the text of a file, or nothing for what any channel shares.
+
+    Those are the tests' stand-in servers, and the start of Alertmanager: it takes the secrets of
+    all channels out of its environment.
+    """
+    shared = path.startswith("tests/") or path == "deploy/alertmanager/start.sh"
+    return "" if shared else content.decode()
 
 
 def different_texts(projects: list[Project]) -> set[tuple[Path, str]]:

@@ -146,6 +146,8 @@ def test_everything_that_is_asked_is_a_service(path: Path, render: Render) -> No
         ({"SMTP_SECURITY": "ssl"}, "SMTP_SECURITY is 'ssl', not one of starttls, tls, none"),
         ({"SMTP_SECURITY": "tls", "SMTP_PORT": "2465"}, "works on port 465 only"),
         ({"SMTP_TO": ""}, "SMTP_HOST is set, but SMTP_TO is not"),
+        ({"SMTP_TO": "a@b.org; c@d.org"}, "SMTP_TO is 'a@b.org; c@d.org', and addresses have comm"),
+        ({"SMTP_TO": "A <a@b.org> c@d.org"}, "addresses have commas in between"),
     ],
 )
 def test_e_mail_that_cannot_work_is_refused(
@@ -328,7 +330,7 @@ def test_rejected_data_is_told_and_the_next_success_too(sources: Path, tmp_path:
         assert watch.titles() == ["CRITICAL: DataRejected", "Resolved: DataRejected"]
         text = json.loads(watch.slack.bodies[0])["attachments"][0]["text"]
         assert "flight-delays: training rejected its data" in text
-        assert "Broken limits of the contract, by day: 21." in text
+        assert "Broken limits of the contract, by partition: 22." in text
         assert "RUNBOOK.md#datarejected" in text
         assert [series["value"][1] for series in watch.ask("pipeline_champion_version")] == ["1"]
         (success,) = watch.ask("pipeline_last_success_timestamp_seconds")

@@ -29,12 +29,12 @@ class Airflow:
     def change(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to a request that writes.
 
-        SQLite takes one writer at a time: a server whose database is locked answers 503.
+        SQLite takes one writer at a time: a server whose database is locked answers 503, or 500.
         """
 
         def answered() -> httpx.Response | None:
             answer = self.client.request(method, path, json=body)
-            return None if answer.status_code == 503 else answer
+            return None if answer.status_code in (500, 503) else answer
 
         done: dict[str, Any] = wait_for(answered, 300, f"{path}").raise_for_status().json()
         return done

@@ -75,14 +75,17 @@ class Forge:
     """A place that holds a repository and runs its jobs, each on a fresh machine.
 
     Attributes:
-        folder: Where everything is.
+        folder: Where everything is but the machines.
         origin: The bare repository; jobs know it by an address below `HOST`.
+        machines: Where the machines of all tests are made anew, in the same places, so that what
+            one has compiled of its packages is what the next one would.
         variables: Of every step, on top of what the runner sets.
         secrets: By name.
     """
 
     folder: Path
     origin: Path
+    machines: Path
     variables: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     jobs: int = 0
@@ -109,7 +112,8 @@ class Forge:
             address: By what the job calls the repository.
         """
         self.jobs += 1
-        machine = self.folder / f"machine-{self.jobs}"
+        machine = self.machines / f"machine-{self.jobs}"
+        shutil.rmtree(machine, ignore_errors=True)
         (machine / "bin").mkdir(parents=True)
         (machine / "home").mkdir()
         python = Path(sys.base_prefix) / "bin"
@@ -118,6 +122,7 @@ class Forge:
             "PATH": f"{machine / 'bin'}:{python}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(machine / "home"),
             "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"],
+            "PYTHONPYCACHEPREFIX": str(self.machines / "bytecode"),
             "GIT_CONFIG_NOSYSTEM": "1",
             "CI": "true",
         }

@@ -17,7 +17,7 @@ PROBLEMS = ("classification", "regression")
 ALIAS = '''
 
 @deprecated("metrics.predict is now metrics.outcome")
-def predict(model: Any, rows: Any) -> NDArray[np.float64]:
+def predict(model: Any, rows: Any) -> pl.DataFrame:
     """Return what `outcome` returns."""
     return outcome(model, rows)
 '''
@@ -40,8 +40,8 @@ def add_a_question(template: Path) -> None:
 
 
 def remove_files(template: Path) -> None:
-    for name in ("test_bad_data.py.jinja", "test_light_imports.py.jinja"):
-        (template / "template" / "tests" / "stages" / name).unlink()
+    for name in ("example/test_bad_data.py.jinja", "stages/test_light_imports.py.jinja"):
+        (template / "template" / "tests" / name).unlink()
 
 
 def bump_a_dependency(template: Path) -> None:
@@ -85,12 +85,12 @@ def rename_what_the_domain_uses(template: Path) -> None:
     """The old name stays, and warns: as CONTRIBUTING.md asks for."""
     for file in (template / METRICS / f"{problem}.py" for problem in PROBLEMS):
         substitute(file, r"^def predict\(", "def outcome(")
-        imports = "from numpy.typing import ArrayLike, NDArray\n"
+        imports = "from numpy.typing import NDArray\n"
         substitute(file, imports, f"{imports}from typing_extensions import deprecated\n")
         append(file, ALIAS)
     for file in (template / PACKAGE).rglob("*.py"):
         text = file.read_text()
-        file.write_text(text.replace("problem.metrics.predict(", "problem.metrics.outcome("))
+        file.write_text(text.replace("metrics.predict(", "metrics.outcome("))
 
 
 CHANGES: list[Callable[[Path], None]] = [

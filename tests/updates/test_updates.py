@@ -130,7 +130,7 @@ def test_a_new_question_is_answered_with_its_default_and_named(updated: Updated)
 
 def test_files_that_the_template_removed_go_and_are_named(updated: Updated) -> None:
     assert "files that are gone (git has them)" in updated.done.stdout
-    for name in ("tests/stages/test_bad_data.py", "tests/stages/test_light_imports.py"):
+    for name in ("tests/example/test_bad_data.py", "tests/stages/test_light_imports.py"):
         assert not (updated.path / name).exists()
         assert f"\nD\t{name}\n" in updated.done.stdout
 
@@ -197,7 +197,7 @@ def test_a_conflict_is_inline_and_ends_with_the_list_of_files(project: Path) -> 
     files = ["README.md", f"{team.PACKAGE}/stages/score.py"]
     assert git(project, "diff", "--name-only", "--diff-filter=U").split() == files
     assert "".join(f"\n  {name}" for name in files) in done.stderr
-    assert "uv lock && uv run poe check && git add --all && git commit" in done.stderr
+    assert "uv lock && uv run poe check && git add --all . && git commit" in done.stderr
     for name, ours, theirs in [
         (files[0], "## Our commands", "## What it can do"),
         (files[1], 'log = get_logger("our.score")', 'log = get_logger("score")'),

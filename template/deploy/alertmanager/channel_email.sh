@@ -31,6 +31,11 @@ for name in SMTP_FROM SMTP_TO; do
         exit 1
     fi
 done
+# Alertmanager would start, and lose every mail.
+if printf '%s' "$SMTP_TO" | grep -Eq '@[^,; >]+>?[; ]+[^,]*@'; then
+    echo "SMTP_TO is '$SMTP_TO', and addresses have commas in between" >&2
+    exit 1
+fi
 
 cat << END
     email_configs:

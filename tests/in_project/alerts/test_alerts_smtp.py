@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import email.utils
+import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import trustme
 from flight_delays import alerts
-from flight_delays.alerts import sender
+from flight_delays.alerts import delivery, sender
 from flight_delays.alerts.channels import smtp
 from receivers import free_port, mailbox, silent_server
 
 Configure = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try once, at once: what is repeated and collected has tests of its own."""
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 1e9)
+    monkeypatch.setattr(sender, "SIMILAR_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +124,80 @@ def test_starttls_is_never_skipped_when_the_server_does_not_offer_it(configure: 
     assert box.messages == []
 
 
+@pytest.mark.parametrize(
+    "recipients",
+    [
+        "a@example.org, b@example.org",
+        "a@example.org,b@example.org,",
+        'A Team <a@example.org>, "B, Team" <b@example.org>',
+        "Zoë <a@example.org>, (the others) b@example.org",
+        '"x; y" <a@example.org>, <b@example.org>',
+        "Us: a@example.org, b@example.org;",
+    ],
+)
+def test_each_recipient_gets_it_however_they_are_written(
+    configure: Configure, recipients: str
+) -> None:
+    with mailbox() as box:
+        configure(box.port, SMTP_TO=recipients)
+        assert alerts.send(failure()) == [alerts.Delivery(channel="smtp")]
+    assert box.recipients == [["a@example.org", "b@example.org"]]
+
+
+@pytest.mark.parametrize("name", ["SMTP_TO", "SMTP_FROM"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a@example.org; b@example.org",
+        "a@example.org b@example.org",
+        "A Team <a@example.org>;<b@example.org>",
+        "A Team a@example.org",
+        "B, Team <b@example.org>",
+        "a@example.org\nBcc: victim@example.org",
+        "a@",
+        "a@@example.org",
+        "Nobody <>",
+        ";",
+    ],
+)
+def test_what_mail_programs_may_read_differently_is_refused_by_name_and_value(
+    configure: Configure, name: str, value: str
+) -> None:
+    with mailbox() as box:
+        configure(box.port, **{name: value})
+        (delivery,) = alerts.send(failure())
+    assert f"{name} is {value!r}" in str(delivery.error)
+    assert "commas in between" in str(delivery.error)
+    assert box.messages == []
+
+
+def test_who_was_refused_is_named_and_the_others_get_it(configure: Configure) -> None:
+    with mailbox() as box:
+        box.refusals["you@example.com"] = ["550 5.1.1 No such user"]
+        configure(box.port)
+        (delivery,) = alerts.send(failure())
+    assert "refused you@example.com (550 5.1.1 No such user)" in str(delivery.error)
+    assert box.recipients == [["me@example.com"]]
+
+
+def test_no_look_up_of_this_hosts_own_name_takes_the_time_of_a_mail(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_knows(name: str = "") -> str:
+        raise AssertionError(f"looked up {name or 'this host'}")
+
+    # The mail server of this test is in the same process.
+    here = ModuleType("socket")
+    vars(here).update(vars(socket))
+    for function in ("getfqdn", "gethostbyname", "gethostbyaddr", "gethostbyname_ex"):
+        setattr(here, function, nobody_knows)
+    monkeypatch.setattr(smtplib, "socket", here)
+    monkeypatch.setattr(email.utils, "socket", here)
+    with mailbox() as box:
+        configure(box.port)
+        assert alerts.send(failure()) == [alerts.Delivery(channel="smtp")]
+
+
 @pytest.mark.parametrize("separator", ["\n", "\r\n", "\r", "\u2028", "\x0b"])
 def test_a_text_cannot_add_a_header(configure: Configure, separator: str) -> None:
     hostile = f"x{separator}Bcc: victim@example.com"
@@ -138,7 +223,8 @@ def test_any_text_arrives(configure: Configure, text: str) -> None:
     [
         ({"SMTP_TO": ""}, "SMTP_TO is not set"),
         ({"SMTP_HOST": "", "SMTP_FROM": ""}, "SMTP_HOST is not set; SMTP_FROM is not set"),
-        ({"SMTP_TO": "me@example.com, somebody"}, "'somebody' is not an e-mail address"),
+        ({"SMTP_TO": "me@example.com, somebody"}, "SMTP_TO is 'me@example.com, somebody', which"),
+        ({"SMTP_FROM": "a@example.com, b@example.com"}, "a message has one sender"),
         ({"SMTP_SECURITY": "ssl"}, "SMTP_SECURITY is 'ssl', not one of starttls, tls, none"),
         ({"SMTP_PORT": "mail"}, "SMTP_PORT is 'mail', not a number"),
         ({"SMTP_USER": "robot"}, "SMTP_USER and SMTP_PASSWORD go together"),

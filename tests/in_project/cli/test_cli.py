@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
-from datetime import date
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 import pytest
 import sandbox
+from flight_delays import pipeline
 from flight_delays.cli import app as cli
 from flight_delays.core.errors import (
+    BadInput,
     DataRejected,
     MissingPartitions,
     NoChampion,
+    PipelineError,
+    SettingsError,
 )
 from sandbox import Trained
 from typer.testing import CliRunner, Result
 
 DAY = sandbox.PARTITION
-COMMANDS = ["run", "stage", "score", "data", "rollback", "doctor", "update", "alert", "stack"]
+COMMANDS = [
+    *("run", "stage", "score", "data", "rollback", "champion", "doctor", "update", "alert"),
+    "stack",
+]
 
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
@@ -96,7 +105,7 @@ def test_stages_pass_references_as_json(small: Path) -> None:
 def test_a_stage_reads_standard_input_and_prints_nothing_but_its_reference(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chatty(*args: Any, **kwargs: Any) -> list[date]:
+    def chatty(*args: Any, **kwargs: Any) -> list[str]:
         print("a library prints")
         return [DAY]
 
@@ -104,6 +113,35 @@ def test_a_stage_reads_standard_input_and_prints_nothing_but_its_reference(
     result = invoke("stage", "start", "-", text='{"pipeline": "training"}')
     assert json.loads(result.stdout)["partition"] == f"{DAY}"
     assert "a library prints" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        (
+            "ingest",
+            '[{"pipeline": "training"}]',
+            "stage 'ingest' cannot take run as Run: run.partition: Field",
+        ),
+        (
+            "ingest",
+            "[RUN, 1]",
+            "stage 'ingest' cannot take window: window: Input should be 'normal' or 'wider'",
+        ),
+        ("ingest", "[RUN, null, null]", "stage 'ingest': too many positional arguments"),
+        (
+            "validate",
+            '[RUN, {"rows": "x"}]',
+            "cannot take raw as DatasetRef: raw.uri: Field required; raw.rows: Input",
+        ),
+    ],
+)
+def test_arguments_of_a_stage_that_do_not_fit_are_named(
+    tracked: Path, name: str, arguments: str, said: str
+) -> None:
+    run = json.dumps(stage("start", pipeline="training"))
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        invoke("stage", name, arguments.replace("RUN", run))
 
 
 @pytest.mark.parametrize("suffixes", [".parquet .csv", ".csv .parquet"])
@@ -118,6 +156,26 @@ def test_score_predicts_the_rows_of_a_file(trained: Trained, tmp_path: Path, suf
     assert found.height == rows.height
     assert found["prediction"].null_count() == 0
     assert found["flight"].to_list() == rows["flight"].to_list()
+
+
+def test_score_reads_a_path_below_the_folder_it_is_called_in(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sandbox.sample().write_parquet("rows.parquet")
+    invoke("score", "rows.parquet", "predictions.csv")
+    assert pl.read_csv("predictions.csv").height == sandbox.sample().height
+
+
+def test_score_never_writes_over_the_rows_it_reads(trained: Trained, tmp_path: Path) -> None:
+    source, link = tmp_path / "rows.parquet", tmp_path / "link.parquet"
+    sandbox.sample().write_parquet(source)
+    link.symlink_to(source)
+    before = source.read_bytes()
+    for target in (source, link):
+        with pytest.raises(BadInput, match="holds the rows to predict: name another file"):
+            invoke("score", str(source), str(target))
+    assert source.read_bytes() == before
 
 
 def test_score_leaves_out_rows_that_break_the_contract(trained: Trained, tmp_path: Path) -> None:
@@ -157,7 +215,7 @@ def test_score_takes_parquet_and_csv_only(
 
 
 def test_data_lists_the_partitions(project: Path, tmp_path: Path) -> None:
-    days = [date(2013, 1, 1), date(2013, 1, 2)]
+    days = ["2013-01-01", "2013-01-02"]
     with sandbox.enter(project, sandbox.source_of(tmp_path / "source", days)):
         result = invoke("data")
     assert result.exit_code == 0
@@ -179,7 +237,7 @@ def test_an_expected_error_is_one_clear_sentence(
     assert "Traceback" not in shown
     assert call(monkeypatch, "run", "inference", "--partition", "yesterday") == 1
     shown = " ".join(capsys.readouterr().err.split())
-    assert "partition 'yesterday' is not a date like 2013-01-28" in shown
+    assert "partition 'yesterday' is not a day like 2026-01-28" in shown
 
 
 def test_rollback_needs_a_previous_champion(trained: Trained) -> None:
@@ -211,3 +269,79 @@ def test_alert_test_reaches_each_channel(project: Path, inbox: Any) -> None:
     assert result.exit_code == 0
     assert "sent through recorder" in result.stdout
     assert [event["kind"] for event in inbox()] == ["test"]
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Put the logging of the tests back."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def fail_with(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*arguments: Any, **named: Any) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("way", ["option", "setting"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadInput("no\n'\x1b[31m'"),
+        RuntimeError("unexpected\n" + "x" * 1_000_000),
+        SettingsError("a"),
+    ],
+)
+def test_the_closing_error_is_an_object_of_the_json_log(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr(pipeline, "execute", fail_with(error))
+    if way == "setting":
+        monkeypatch.setenv("PIPELINE_LOGGING__JSON_LINES", "true")
+        sandbox.clear_caches()
+    assert call(monkeypatch, *["--json-logs"][: way == "option"], "run", "training") == 1
+    written = capsys.readouterr()
+    (line,) = map(json.loads, written.err.splitlines())
+    assert line["level"] == "ERROR"
+    assert line["message"].startswith(f"{type(error).__name__}: {str(error)[:2]}")
+    assert ("Traceback" in line.get("error", "")) == isinstance(error, RuntimeError)
+    assert len(written.err) < 100_000
+    assert written.out == ""
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_settings_that_cannot_be_read_are_an_object_of_the_json_log(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "config/pipeline.toml").write_text("[training")
+    assert call(monkeypatch, "--json-logs", "data") == 1
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert line["message"].startswith("SettingsError")
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("error", [BadInput, RuntimeError])
+def test_the_closing_error_in_a_terminal_is_short_and_plain(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: type[Exception],
+) -> None:
+    text = f"of column 'name': \x1b[2J\x00 {'x' * 20_000_000}"
+    monkeypatch.setattr(pipeline, "execute", fail_with(error(text)))
+    assert call(monkeypatch, "run", "training") == 1
+    said = capsys.readouterr().err
+    assert "\\x1b[2J\\x00" in said
+    assert "characters left out" in said
+    assert len(said) < 100_000

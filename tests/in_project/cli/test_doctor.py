@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
+from flight_delays.alerts import delivery
 from flight_delays.cli import doctor
 from flight_delays.core import tracking
 from flight_delays.core.checks import Check, Probe, port_probe
 from receivers import free_port, silent_server, webhook
 from rich.console import Console
+from sandbox import Trained
 
 CHANNEL = "def configured(): return True\ndef describe(): {describe}\ndef send(event): {send}\n"
 AddChannel = Callable[[str, str], None]
@@ -42,10 +45,31 @@ def test_a_good_project_passes_and_says_what_is_left_to_do(
     failed = [check for check in checks if not check.ok and not check.name.endswith(" UI")]
     assert failed == []
     names = [check.name for check in checks]
-    assert names[:3] == ["settings", "data", "artefact store"]
+    assert names[:4] == ["settings", "domain", "domain tests", "data"]
     champion = next(check for check in checks if check.name == "champion")
     assert "none yet" in champion.detail
     assert champion.fix == "train one: `uv run poe run`"
+
+
+def test_it_says_when_the_tests_of_the_domain_are_not_those_of_this_table(project: Path) -> None:
+    tests = project / "tests" / "domain"
+    tests.mkdir(parents=True)
+    (tests / "test_schema.py").write_text('BAD = [("somebody_elses", 0)]')
+    left = ask("domain tests")
+    assert left.ok
+    assert "names a column of the contract" in left.detail
+    assert left.fix == "write tests/domain/ for your own table"
+
+    (tests / "test_schema.py").write_text('BAD = [("distance", -1)]')
+    assert not ask("domain tests").fix
+
+
+def test_the_champion_loads_and_predicts(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask("champion").detail == "'sandbox' version 1 loads and predicts"
+    monkeypatch.setattr("flight_delays.stages.score.read_reference", lambda _: pl.DataFrame())
+    left = ask("champion")
+    assert left.ok
+    assert "what it learned from is gone, so drift is not measured" in left.detail
 
 
 def test_it_leaves_nothing_behind_in_the_store(project: Path) -> None:
@@ -78,7 +102,7 @@ def mlflow_that_is_down(project: Path) -> None:
             "correct what is named",
         ),
         ("settings", text("config/pipeline.toml", "[training"), "not readable as TOML", "correct"),
-        ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "one file per day"),
+        ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "deliver partitions"),
         (
             "artefact store",
             text(".env", "PIPELINE_STORAGE__ROOT=config/pipeline.toml/below"),
@@ -99,9 +123,9 @@ def mlflow_that_is_down(project: Path) -> None:
         ),
         (
             "undelivered alerts",
-            text("var/alerts/undelivered.jsonl", "{}\n{}\n"),
-            "2 did not arrive",
-            "var/alerts/undelivered.jsonl",
+            text("var/alerts/outbox/slack/1.json", "{}"),
+            "slack: 1 left, 1 not readable",
+            "uv run poe flush",
         ),
         ("MLflow UI", text(".env", "MLFLOW_PORT=http"), "ValueError", "MLFLOW_PORT"),
     ],
@@ -129,7 +153,7 @@ def test_a_channel_is_passed_failed_or_left_to_configure(add_channel: AddChannel
 
 
 def test_test_messages_are_sent_only_when_asked_for(
-    add_channel: AddChannel, tmp_path: Path, project: Path
+    add_channel: AddChannel, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inbox = tmp_path / "inbox"
     send = f"open({str(inbox)!r}, 'a').write(event.kind)"
@@ -137,6 +161,7 @@ def test_test_messages_are_sent_only_when_asked_for(
     add_channel("good", CHANNEL.format(describe="return ''", send=send))
     assert "test messages" not in [probe.name for probe in doctor.probes()]
     assert not inbox.exists()
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 1e9)
     probe = next(probe for probe in doctor.probes(send=True) if probe.name == "test messages")
     (check,) = doctor.ask(probe, 300)
     assert inbox.read_text() == "test"
@@ -156,6 +181,14 @@ def test_git_is_advised_until_there_is_a_commit(project: Path) -> None:
     assert ask("git").detail.startswith("commit ")
 
 
+def test_git_that_is_missing_is_advised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    advised = ask("git")
+    assert advised.ok
+    assert "not on PATH" in advised.detail
+    assert "install git" in advised.fix
+
+
 def test_a_port_is_free_ours_or_somebody_elses(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +202,11 @@ def test_a_port_is_free_ours_or_somebody_elses(
     with webhook(answer=b"OK") as server:
         port = int(server.url.split(":")[2].split("/")[0])
         assert "already running" in state(port, "OK").detail
-        assert "another program" in state(port, "metadatabase").detail
+        detail = state(port, "metadatabase").detail
+        assert f"(process {os.getpid()}) listens on port {port}" in detail
     with silent_server(b"\x00\xff") as port:
         check = state(port, "OK")
-        assert "another program" in check.detail
+        assert f"(process {os.getpid()}) listens" in check.detail
         assert "SOME_PORT" in check.fix
 
 

@@ -118,5 +118,80 @@ def test_a_failure_of_copier_is_said_with_the_way_back(
     newer = update.Versions(current_version="1", latest_version="2", update_available=True)
     monkeypatch.setattr(update, "find_versions", lambda root: newer)
     template_says(monkeypatch, 1, "", "Traceback\nValueError: no such answer\n")
-    with pytest.raises(UpdateError, match=r"ValueError: no such answer\n.*git reset --hard"):
+    with pytest.raises(UpdateError, match=r"ValueError: no such answer\n`cd .* && git restore"):
+        update.update()
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+@pytest.fixture
+def monorepo(tmp_path: Path) -> Path:
+    """Return a repository with a project in a folder, after an update, beside work of others.
+
+    The update has changed, deleted and added files, and left a conflict; others have staged,
+    unstaged and untracked changes.
+    """
+    root = tmp_path / "repository"
+    for name in ("ours/changed", "ours/deleted", "ours/conflict", "theirs/staged", "theirs/edited"):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before\n")
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "Start")
+    for branch, text in (("other", "one\n"), ("main", "two\n")):
+        git(root, "checkout", "-q", "-B", branch, "HEAD" if branch == "other" else "main")
+        (root / "ours/conflict").write_text(text)
+        git(root, "commit", "-q", "-a", "-m", branch)
+    # What Copier leaves in the index of a file that both sides changed, without a merge.
+    git(root, "merge", "-q", "other")
+    (root / ".git/MERGE_HEAD").unlink(missing_ok=True)
+    (root / "ours/changed").write_text("update\n")
+    (root / "ours/deleted").unlink()
+    (root / "ours/new").mkdir()
+    (root / "ours/new/file").write_text("update\n")
+    for name in ("staged", "edited", "untracked"):
+        (root / "theirs" / name).write_text("work\n")
+    git(root, "add", "theirs/staged")
+    return root
+
+
+WORK_OF_OTHERS = "M  theirs/staged\n M theirs/edited\n?? theirs/untracked\n"
+
+
+def status(root: Path) -> set[str]:
+    return set(git(root, "status", "--porcelain").splitlines())
+
+
+def test_the_way_back_takes_back_the_update_and_nothing_of_others(monorepo: Path) -> None:
+    assert "UU ours/conflict" in status(monorepo)
+    _, command, _ = update._way_back(monorepo / "ours").split("`")
+    subprocess.run(command, shell=True, check=True)
+    assert status(monorepo) == set(WORK_OF_OTHERS.splitlines())
+    assert (monorepo / "ours/conflict").read_text() == "two\n"
+    assert not (monorepo / "ours/new").exists()
+
+
+def test_the_way_forward_commits_the_update_and_nothing_of_others(
+    monorepo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@example.com")
+    monkeypatch.setenv("GIT_EDITOR", "echo Update >")
+    (monorepo / "ours/conflict").write_text("both\n")
+    subprocess.run(update.COMMIT, shell=True, check=True, cwd=monorepo / "ours")
+    assert status(monorepo) == set(WORK_OF_OTHERS.splitlines())
+    committed = git(monorepo, "show", "--format=", "--name-only").split()
+    assert committed == ["ours/changed", "ours/conflict", "ours/deleted", "ours/new/file"]
+
+
+def test_git_that_is_missing_is_a_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UpdateError, match="git is not on PATH: install it"):
         update.update()

@@ -61,7 +61,7 @@ HANGING = """
     from flight_delays import pipeline
     from flight_delays.alerts import sender
     from flight_delays.core import deadline, stage
-    from flight_delays.domain import problem
+    from example.domain import problem
 
     def tell(event):
         with open(sys.argv[1], "a") as told:
@@ -102,7 +102,7 @@ def test_a_stage_that_cannot_be_interrupted_ends_its_process_reported_and_alerte
     [folder] = (small / "var/artifacts/runs").iterdir()
     records = read_records(folder.name)
     before = ["ingest", "validate", "featurize", "train-linear"]
-    assert [record.label for record in records if record.stage != "report"][-4:] == before
+    assert [record.label for record in records if record.label in before] == before
     assert [record.label for record in records if record.exit_code] == ["train-linear"]
     [page] = (small / "var/artifacts/reports").rglob("*.html")
     assert "ran longer than its limit" in page.read_text()

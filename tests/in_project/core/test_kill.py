@@ -33,7 +33,7 @@ LAST_CALLS: dict[str, tuple[Any, str]] = {
     "train": (mlflow.sklearn, "save_model"),
     "select": (os, "replace"),
     "evaluate": (os, "replace"),
-    "promote": (registry, "promote"),
+    "promote": (registry, "succeed"),
     "report": (tracking, "finish"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import polars as pl
 import pytest
 from flight_delays.ml.metrics import (
     regression as metrics,
@@ -12,8 +13,12 @@ from flight_delays.ml.metrics import (
 from sklearn.dummy import DummyRegressor
 
 
+def score(target: list[float], prediction: list[float]) -> dict[str, float]:
+    return metrics.score(pl.Series(target), pl.DataFrame({"prediction": prediction}))
+
+
 def test_score_equals_the_values_computed_by_hand() -> None:
-    found = metrics.score([0, 2, 4, 10], [1, 2, 2, 12])
+    found = score([0, 2, 4, 10], [1, 2, 2, 12])
 
     assert found == pytest.approx(
         {
@@ -27,8 +32,8 @@ def test_score_equals_the_values_computed_by_hand() -> None:
 
 
 def test_a_better_prediction_has_a_better_primary_metric() -> None:
-    good = metrics.score([0, 2, 4], [0, 2, 5])[metrics.PRIMARY]
-    poor = metrics.score([0, 2, 4], [4, 2, 0])[metrics.PRIMARY]
+    good = score([0, 2, 4], [0, 2, 5])[metrics.PRIMARY]
+    poor = score([0, 2, 4], [4, 2, 0])[metrics.PRIMARY]
 
     assert (good > poor) is metrics.GREATER_IS_BETTER
 
@@ -37,12 +42,12 @@ def test_a_better_prediction_has_a_better_primary_metric() -> None:
 def test_a_target_that_never_varies_is_refused(target: list[float]) -> None:
     for measure in (metrics.score, metrics.plots):
         with pytest.raises(ValueError, match="two different target values"):
-            measure(target, target)
+            measure(pl.Series(target), pl.DataFrame({"prediction": target}))
 
 
 def test_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="2 targets for 3 predictions"):
-        metrics.score([0, 1], [1, 2, 3])
+        score([0, 1], [1, 2, 3])
 
 
 def test_predict_returns_one_number_a_row() -> None:
@@ -50,14 +55,13 @@ def test_predict_returns_one_number_a_row() -> None:
 
     found = metrics.predict(model, np.zeros((3, 1)))
 
-    assert found.tolist() == [3, 3, 3]
-    assert found.dtype == np.float64
+    assert found.to_dict(as_series=False) == {"prediction": [3.0, 3.0, 3.0]}
 
 
 def test_plots_are_small_and_the_same_each_time() -> None:
     random = np.random.default_rng(0)
-    target = random.gamma(1, 30, 50_000) - 15
-    prediction = target / 3 + random.normal(0, 10, 50_000)
+    target = pl.Series(random.gamma(1, 30, 50_000) - 15)
+    prediction = pl.DataFrame({"prediction": target / 3 + random.normal(0, 10, 50_000)})
 
     plots = metrics.plots(target, prediction)
 
@@ -69,4 +73,4 @@ def test_plots_are_small_and_the_same_each_time() -> None:
 
 
 def test_a_perfect_prediction_can_be_drawn() -> None:
-    assert len(metrics.plots([1, 2], [1, 2])) == 2
+    assert len(metrics.plots(pl.Series([1, 2]), pl.DataFrame({"prediction": [1, 2]}))) == 2

@@ -103,16 +103,21 @@ def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: 
         assert ENGINE.address in parent.data.tags.get("pipeline.engine_url", "")
         trained_by = runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
         assert len(trained_by) == len(load_settings().training.candidates)
+        # The team's own steps are tasks of the engine like all others.
+        own = {"seconds.count_rows", "seconds.look_twice", "seconds.tell"}
+        assert own <= parent.data.metrics.keys()
 
         scored = run(project, "inference", **channel, **ENGINE.inference)
         assert scored.returncode == 0, scored.stdout[-3000:] + scored.stderr[-3000:]
+        [inferred] = runs("tags.`pipeline.name` = 'inference'")
+        assert {"seconds.count_rows", "seconds.deliver"} <= inferred.data.metrics.keys()
         path = storage.artifact_path("predictions", f"{PARTITION}.parquet")
         source = storage.read_parquet(str(project / "data/sample" / f"{PARTITION}.parquet"))
         assert storage.read_parquet(str(path)).height == source.height
 
         # Nobody is told twice: one alert for the new champion until here.
         told = len(slack.bodies)
-        (project / "data/sample/2013-01-30.parquet").write_bytes(b"PAR1 cut off")
+        (project / f"data/sample/{PARTITION}.parquet").write_bytes(b"PAR1 cut off")
         stopped = run(project, "training", **channel)
 
     assert stopped.returncode != 0

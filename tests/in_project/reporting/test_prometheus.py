@@ -9,18 +9,19 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sandbox
+from example.domain.features import STABLE_FEATURES
 from flight_delays import pipeline
-from flight_delays.core import tracking
+from flight_delays.cli.app import app
+from flight_delays.core import registry, storage, tracking
 from flight_delays.core.errors import DataRejected
 from flight_delays.core.registry import require_champion
-from flight_delays.domain.features import STABLE_FEATURES
 from flight_delays.reporting import prometheus
 from flight_delays.reporting.summary import Summary
 from flight_delays.stages.report import report
@@ -28,7 +29,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from receivers import free_port, silent_server, webhook
 from sandbox import Trained
-from upath import UPath
+from typer.testing import CliRunner
 
 DEPLOY = sandbox.CHECKOUT / "deploy"
 VARIABLE = "PROMETHEUS_PUSHGATEWAY_URL"
@@ -129,6 +130,7 @@ def test_a_training_run(
     evaluation = records["evaluate"].result
     assert evaluation is not None
     assert by_label(pushed["pipeline_challenger_metric"]) == evaluation["metrics"]
+    assert by_label(pushed["pipeline_baseline_metric"]) == evaluation["baseline_metrics"]
     assert by_label(pushed["pipeline_gate_min"]) == {sandbox.PRIMARY: -1e9}
     assert math.isnan(by_label(pushed["pipeline_gate_max"])[sandbox.PRIMARY])
 
@@ -137,6 +139,24 @@ def test_a_training_run(
     assert one(model["pipeline_champion_version"]) == int(champion.version)
     created = one(model["pipeline_champion_created_timestamp_seconds"])
     assert created == pytest.approx(champion.creation_timestamp / 1000)
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_champion_that_was_retired_is_shown_no_more(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, name = tracking.client(), registry.model_name()
+    client.create_registered_model(name)
+    client.create_model_version(name, "file:///no")
+    registry.promote(1)
+    monkeypatch.setenv(VARIABLE, gateway.url)
+    prometheus.push_champion()
+    shown = gateway.groups["/metrics/job/sandbox"]
+    assert one(shown["pipeline_champion_version"]) == 1
+
+    CliRunner().invoke(app, ["champion", "retire", "--yes"], catch_exceptions=False)
+    assert math.isnan(one(shown["pipeline_champion_version"]))
+    assert math.isnan(one(shown["pipeline_champion_created_timestamp_seconds"]))
 
 
 def test_a_scored_day(trained: Trained, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,13 +168,14 @@ def test_a_scored_day(trained: Trained, gateway: Gateway, monkeypatch: pytest.Mo
     pushed = gateway.of("inference")
     scheduled = gateway.groups["/metrics/job/sandbox"]["pipeline_scheduled"]
     assert by_label(scheduled) == {"training": 0, "inference": 1}
-    day = datetime.combine(sandbox.PARTITION, datetime.min.time(), UTC).timestamp()
+    day = datetime.fromisoformat(f"{sandbox.PARTITION}T00:00:00+00:00").timestamp()
     assert one(pushed["pipeline_scored_partition_timestamp_seconds"]) == day
+    assert one(pushed["pipeline_scored_partition_seconds"]) == 24 * 3600
     monitor, scores = records["monitor"].result, records["score"].result
     assert monitor is not None
     assert scores is not None
     assert by_label(pushed["pipeline_stage_rows"])["score"] == scores["rows"]
-    drift = json.loads(UPath(monitor["uri"]).read_text())["features"]
+    drift = json.loads(storage.path_of(monitor["uri"]).read_text())["features"]
     assert by_label(pushed["pipeline_drift_psi"]) == {row["feature"]: row["psi"] for row in drift}
     share = len(monitor["drift"]["drifted"]) / len(STABLE_FEATURES)
     assert one(pushed["pipeline_drift_share"]) == share

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 import sandbox
+from example.domain import problem
 from flight_delays.core import storage, tracking
 from flight_delays.core.errors import DataRejected
 from flight_delays.core.outcomes import DriftVerdict, GateResult, Note, Verdict, Violation
@@ -19,6 +20,7 @@ from flight_delays.core.refs import (
     CandidateRef,
     DatasetRef,
     EvaluationRef,
+    FeaturesRef,
     MonitorRef,
     Pipeline,
     PromotionRef,
@@ -26,7 +28,6 @@ from flight_delays.core.refs import (
     Run,
     ScoresRef,
 )
-from flight_delays.domain import problem
 from flight_delays.ml.drift import DriftTable, FeatureDrift
 from flight_delays.stages.report import report
 from flight_delays.stages.start import start
@@ -101,7 +102,7 @@ def keep(
 
 
 def read(done: ReportRef) -> Page:
-    return Page(Path(done.uri).read_text(encoding="utf-8"))
+    return Page(storage.path_of(done.uri).read_text(encoding="utf-8"))
 
 
 def kept_with_mlflow(run: Run) -> str:
@@ -129,8 +130,14 @@ def evaluation(run: Run, **changes: Any) -> EvaluationRef:
         reference_uri="unused",
     )
     folder = storage.artifact_path("evaluations", "abc")
+    likely = pl.Series([n / 100 for n in range(100)])
     scored = pl.DataFrame(
-        {"target": [0, 1, 1, 0] * 25, "prediction": [n / 100 for n in range(100)]}
+        {
+            "target": [0, 1, 1, 0] * 25,
+            "prediction": [0, 1] * 50,
+            "probability_0": 1 - likely,
+            "probability_1": likely,
+        }
     )
     storage.write_parquet(folder / "predictions.parquet", scored)
     importance = Importance(features={"distance": 0.02, "temp": -0.001})
@@ -138,6 +145,7 @@ def evaluation(run: Run, **changes: Any) -> EvaluationRef:
     storage.write_text(folder / "drift.json", drift_json())
     values: dict[str, Any] = {
         "uri": str(folder),
+        "features": FeaturesRef(uri="unused", rows=1, fingerprint="f", dataset_fingerprint="d"),
         "candidate": candidate,
         "metrics": {problem.metrics.PRIMARY: 0.6, "other": 1.0},
         "verdict": Verdict(decision="promote", gates=(gate(0.6),)),
@@ -198,7 +206,8 @@ def test_a_promoted_challenger(run: Run) -> None:
         assert text in page.text
     assert page.text.count("challenger") >= 1
     assert "What went wrong" not in page.text
-    assert page.tags.count("svg") == len(problem.metrics.plots([0, 1], [0.2, 0.9]))
+    assert page.tags.count("svg") == 4
+    assert "Confusion matrix" in page.text
 
 
 def test_mlflow_gets_the_page_the_times_and_the_rows(run: Run) -> None:
@@ -213,7 +222,7 @@ def test_mlflow_gets_the_page_the_times_and_the_rows(run: Run) -> None:
     metrics = tracking.client().get_run(run.tracking_run_id).data.metrics
     assert metrics["seconds.ingest"] == 1.5
     assert metrics["rows.ingest"] == 1_200
-    assert kept_with_mlflow(run) == Path(result.uri).read_text()
+    assert kept_with_mlflow(run) == storage.path_of(result.uri).read_text()
     assert result.tracking_url == tracking.run_url(run.tracking_run_id)
     assert status(run) == "FINISHED"
     assert "Not promoted there is no champion yet" in read(result).text
@@ -338,7 +347,7 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Run) -> None:
 
     result = report(run)
 
-    page, html = read(result), Path(result.uri).read_text()
+    page, html = read(result), storage.path_of(result.uri).read_text()
     assert [link for link in page.links if not link.startswith("#")] == [result.tracking_url]
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert "@import" not in html
@@ -351,14 +360,14 @@ def test_secrets_in_an_error_stay_secret(run: Run, monkeypatch: pytest.MonkeyPat
 
     result = report(run)
 
-    assert "hunter2" not in Path(result.uri).read_text()
+    assert "hunter2" not in storage.path_of(result.uri).read_text()
 
 
 def test_reporting_again_gives_the_same_page(run: Run) -> None:
     keep(run, "evaluate", evaluation(run))
-    first = Path(report(run).uri).read_bytes()
+    first = storage.path_of(report(run).uri).read_bytes()
 
-    assert Path(report(run).uri).read_bytes() == first
+    assert storage.path_of(report(run).uri).read_bytes() == first
 
 
 def test_without_mlflow_the_page_is_written_all_the_same(

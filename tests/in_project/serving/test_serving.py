@@ -27,7 +27,15 @@ import sandbox
 from flight_delays.cli.score_file import score_file
 from flight_delays.core import tracking
 from flight_delays.core.refs import CandidateRef
-from flight_delays.core.registry import CHAMPION, model_name, promote, register, require_champion
+from flight_delays.core.registry import (
+    CHAMPION,
+    model_name,
+    promote,
+    register,
+    require_champion,
+    retire,
+    withdraw,
+)
 from flight_delays.serving.rows import as_json
 from mlflow.server import app as mlflow_app
 from mlflow.server import handlers
@@ -206,13 +214,16 @@ def test_predictions_are_those_of_score(
     assert answer.status_code == 200, answer.text
     assert answer.json()["model_version"] == 1
     found = pl.DataFrame(answer.json()["predictions"])
-    keys = expected.drop("prediction", "model_version").with_columns(pl.col("date").cast(str))
-    assert found.drop("prediction").cast(keys.schema).equals(keys)
-    values = found["prediction"].to_numpy()
-    np.testing.assert_allclose(values, expected["prediction"].to_numpy(), rtol=1e-9)
+    exact = expected.drop("^probability_.*$", "model_version").with_columns(
+        pl.col("date").cast(str)
+    )
+    assert found.drop("^probability_.*$").cast(exact.schema).equals(exact)
+    values = found["probability_1"].to_numpy()
+    np.testing.assert_allclose(values, expected["probability_1"].to_numpy(), rtol=1e-9)
     for index in (0, 7):
         (alone,) = service.predict([rows[index]]).json()["predictions"]
-        assert alone["prediction"] == pytest.approx(values[index], rel=1e-9)
+        assert alone["probability_1"] == pytest.approx(values[index], rel=1e-9)
+        assert alone["prediction"] == int(values[index] >= 0.5)
 
 
 def test_a_nullable_field_may_be_left_out(service: Service, rows: list[dict[str, Any]]) -> None:
@@ -393,6 +404,8 @@ def test_the_documentation_has_a_row_that_can_be_sent(service: Service) -> None:
         "model_version",
         "predictions",
     }
+    prediction = page["components"]["schemas"]["Prediction"]
+    assert prediction["patternProperties"] == {"^probability_": {"type": "number"}}
 
 
 def test_model_page_describes_the_champion(service: Service) -> None:
@@ -477,12 +490,19 @@ def test_a_version_that_cannot_be_loaded_does_not_replace_a_good_one(
     wait_for(lambda: service.model()["registry"]["error"] is None, service)
 
 
+def checkout(root: Path) -> Path:
+    """Make another checkout of the project whose MLflow runs here, on the same models."""
+    (root / "config").mkdir(parents=True)
+    (root / "config" / "pipeline.toml").write_text(sandbox.CONFIG)
+    (root / "var").mkdir()
+    (root / "var" / "mlflow").symlink_to(Path(os.environ["PIPELINE_HOME"]) / "var" / "mlflow")
+    return root
+
+
 def test_it_waits_for_a_champion_and_starts_again_without_the_registry(
     service: Service, registry: Registry, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    root = tmp_path / "other"
-    (root / "config").mkdir(parents=True)
-    (root / "config" / "pipeline.toml").write_text(sandbox.CONFIG)
+    root = checkout(tmp_path / "other")
     tracking.client().delete_registered_model_alias(model_name(), CHAMPION)
     try:
         with serving(root, registry) as other:
@@ -507,6 +527,29 @@ def test_it_waits_for_a_champion_and_starts_again_without_the_registry(
         assert again.predict(rows[:5]).json() == expected
         assert again.model()["source"] == "cache"
         assert not again.model()["registry"]["reachable"]
+
+
+def test_what_a_person_retires_is_served_no_longer(
+    registry: Registry, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    root = checkout(tmp_path / "other")
+    try:
+        with serving(root, registry) as other:
+            other.wait_until_ready()
+            assert other.predict(rows[:1]).status_code == 200
+            withdraw(1)
+            retire()
+            wait_for(lambda: other.status("/health/ready") == 503, other)
+            answer = other.predict(rows[:1])
+            assert (answer.status_code, answer.json()["detail"]) == (
+                503,
+                "no champion is loaded yet",
+            )
+        with registry.unplugged(), serving(root, registry) as again:
+            wait_for(lambda: "no answer" in f"{again.model()['registry']['error']}", again)
+            assert again.status("/health/ready") == 503
+    finally:
+        promote(1)
 
 
 def _ends_after_its_request(service: Service, rows: list[dict[str, Any]]) -> Any:
@@ -545,9 +588,7 @@ def wait_for_refusal(port: int) -> None:
 def test_without_a_token_only_this_machine_can_connect(
     registry: Registry, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    root = tmp_path / "open"
-    (root / "config").mkdir(parents=True)
-    (root / "config" / "pipeline.toml").write_text(sandbox.CONFIG)
+    root = checkout(tmp_path / "open")
     variables = {
         "SERVING_TOKEN": "",
         "SERVING_HOST": "0.0.0.0",

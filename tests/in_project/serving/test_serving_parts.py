@@ -16,11 +16,13 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 import sandbox
+from example.domain import features as domain
+from example.domain import problem
+from example.domain.features import FEATURES, features
 from fastapi import FastAPI
+from flight_delays import interface
 from flight_delays.core import registry
 from flight_delays.core.errors import BadInput, SettingsError
-from flight_delays.domain import problem
-from flight_delays.domain.features import FEATURES, features
 from flight_delays.serving import rows
 from flight_delays.serving.cache import (
     Cache,
@@ -38,8 +40,8 @@ from flight_delays.serving.settings import (
     ServingSettings,
     load_serving_settings,
 )
+from flight_delays.serving.telemetry import Telemetry
 from flight_delays.stages.validate import check_rows
-from numpy.typing import NDArray
 from pydantic import SecretStr, ValidationError
 from sandbox import Trained
 from sklearn.compose import ColumnTransformer
@@ -178,10 +180,9 @@ def pipeline(*more: Any, **options: Any) -> tuple[Any, pl.DataFrame]:
     return model.fit(rows.to_pandas(), [0, 1] * 100), rows
 
 
-def through_pandas(model: Any, rows: pl.DataFrame) -> list[float]:
+def through_pandas(model: Any, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the predictions of a pandas frame."""
-    values: list[float] = problem.metrics.predict(model, rows.to_pandas()).tolist()
-    return values
+    return problem.metrics.predict(model, rows.to_pandas())
 
 
 def test_a_model_predicts_the_same_without_its_data_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +191,8 @@ def test_a_model_predicts_the_same_without_its_data_frames(monkeypatch: pytest.M
     expected = through_pandas(model, frame)
     predict = predictor(model, frame.head(3))
     monkeypatch.delattr(pl.DataFrame, "to_pandas")
-    assert predict(frame).tolist() == expected
-    assert predict(frame.head(1)).tolist() == expected[:1]
+    assert predict(frame).equals(expected)
+    assert predict(frame.head(1)).equals(expected.head(1))
 
 
 @pytest.mark.parametrize(
@@ -214,14 +215,14 @@ def test_what_must_go_through_a_data_frame_does(
     model, frame = pipeline(*more, **options)
     predict = predictor(model, frame.drop_nulls("color").head(3))
     frame = frame.with_columns(**change)
-    assert predict(frame).tolist() == through_pandas(model, frame)
+    assert predict(frame).equals(through_pandas(model, frame))
 
 
 def test_the_champion_predicts_the_same_without_data_frames(trained: Trained) -> None:
     model = registry.load_model(f"models:/{registry.model_name()}/1")
     frame = features(sandbox.sample()).select(FEATURES)
     predict = predictor(model, frame.head(3))
-    assert predict(frame).tolist() == through_pandas(model, frame)
+    assert predict(frame).equals(through_pandas(model, frame))
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def served(predict: Any) -> Champion:
     return Champion(description, predict, now, "registry")
 
 
-def ask(app: FastAPI, champion: Champion) -> httpx.Response:
+def ask(app: FastAPI, champion: Champion | None) -> httpx.Response:
     """Ask for two rows of the example."""
 
     async def post() -> httpx.Response:
@@ -253,9 +254,9 @@ def ask(app: FastAPI, champion: Champion) -> httpx.Response:
 def test_a_request_that_takes_too_long_is_given_up(app: FastAPI) -> None:
     free = threading.Event()
 
-    def predict(rows: pl.DataFrame) -> NDArray[np.float64]:
+    def predict(rows: pl.DataFrame) -> pl.DataFrame:
         free.wait(60)
-        return np.zeros(rows.height)
+        return pl.DataFrame({"prediction": [0] * rows.height})
 
     try:
         answer = ask(app, served(predict))
@@ -266,13 +267,85 @@ def test_a_request_that_takes_too_long_is_given_up(app: FastAPI) -> None:
 
 
 def test_a_failed_prediction_shows_no_traceback(app: FastAPI) -> None:
-    def predict(rows: pl.DataFrame) -> NDArray[np.float64]:
+    def predict(rows: pl.DataFrame) -> pl.DataFrame:
         raise RuntimeError("inside the model")
 
     answer = ask(app, served(predict))
     assert answer.status_code == 500
     assert "inside the model" not in answer.text
-    assert ask(app, served(lambda rows: np.ones(rows.height))).json()["model_version"] == 7
+    good = served(lambda rows: pl.DataFrame({"prediction": ["late"] * rows.height}))
+    assert ask(app, good).json()["model_version"] == 7
+
+
+def test_a_champion_of_other_features_is_refused_in_a_sentence_and_a_good_one_stays(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = app.state.follower
+
+    def without(rows: pl.DataFrame) -> pl.DataFrame:
+        return features(rows).drop("pressure")
+
+    left = tuple(name for name in FEATURES if name != "pressure")
+    monkeypatch.setattr(domain, "FEATURES", left)
+    monkeypatch.setattr(domain, "features", without)
+    sandbox.clear_caches()
+    follower.check()
+    said = "version 1, the champion, cannot predict: it was trained on 'pressure', which"
+    assert follower.last.error.startswith(said)
+    answer = ask(app, None)
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith(said)
+    good = served(lambda rows: pl.DataFrame({"prediction": ["late"] * rows.height}))
+    assert ask(app, good).json()["model_version"] == 7
+
+    monkeypatch.setattr(domain, "features", features)
+    sandbox.clear_caches()
+    follower.champion, follower._failed = None, ("", 0.0, "")
+    follower.check()
+    served_now = follower.champion
+    assert served_now.description.version == 1
+    # Whoever takes a column away from rows later is told, too.
+    monkeypatch.setattr(domain, "features", without)
+    sandbox.clear_caches()
+    answer = ask(app, served_now)
+    assert (answer.status_code, answer.json()["detail"][: len(said)]) == (503, said)
+
+
+def test_metrics_show_that_a_champion_was_retired(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower, shown = app.state.follower, Telemetry(app.state.follower)
+    follower.check()
+    assert b"\nserving_champion_version 1.0\n" in shown.page()
+    monkeypatch.setattr(registry, "version_of", lambda _: None)
+    follower.check()
+    assert b"\nserving_champion_version NaN\n" in shown.page()
+
+
+def test_a_champion_without_a_new_feature_is_served(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def added(rows: pl.DataFrame) -> pl.DataFrame:
+        return features(rows).with_columns(speed=1.0)
+
+    monkeypatch.setattr(domain, "features", added)
+    monkeypatch.setattr(domain, "FEATURES", (*FEATURES, "speed"))
+    sandbox.clear_caches()
+    app.state.follower.check()
+    assert ask(app, app.state.follower.champion).json()["model_version"] == 1
+    assert caplog.text.count("it does not know speed") == 1
+
+
+def test_features_that_look_back_are_not_served_from_rows_alone(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = interface.load_features().model_copy(update={"lookback": 3})
+    monkeypatch.setattr("flight_delays.serving.prediction.load_features", lambda: features)
+
+    answer = ask(app, served(lambda rows: np.ones(rows.height)))
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the features look back on the 3 partitions before")
 
 
 def test_cache_loads_only_what_it_downloaded(trained: Trained, tmp_path: Path) -> None:

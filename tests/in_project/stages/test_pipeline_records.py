@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sandbox
 from flight_delays import pipeline
-from flight_delays.core import tracking
+from flight_delays.core import storage, tracking
 from flight_delays.core.errors import (
     MissingPartitions,
 )
@@ -68,10 +67,10 @@ def test_each_candidate_has_a_run_of_its_own(trained: Trained) -> None:
 def test_the_report_and_the_result_table_say_what_became_of_the_run(trained: Trained) -> None:
     report = ReportRef.model_validate(sandbox.result(trained.run, "report"))
     assert report.succeeded
-    assert trained.run.key in Path(report.uri).read_text()
+    assert trained.run.key in storage.path_of(report.uri).read_text()
     cells = [str(cell) for column in result_table(trained.run.key).columns for cell in column.cells]
     assert "[green]promoted[/]: version 1 is champion; the first one" in cells
-    assert report.uri in cells
+    assert f"{storage.path_of(report.uri)}" in cells
 
 
 def test_a_rerun_changes_nothing(trained: Trained) -> None:
@@ -93,7 +92,7 @@ def test_a_run_started_again_continues_the_same_mlflow_run(small: Path) -> None:
 
 
 def test_without_more_data_a_failed_gate_keeps_the_champion(small: Path, tmp_path: Path) -> None:
-    days = [sandbox.PARTITION - timedelta(days=back) for back in range(5)]
+    days = [sandbox.day(-back) for back in range(5)]
     variables = sandbox.SMALL | sandbox.OUT_OF_REACH | sandbox.source_of(tmp_path / "source", days)
     with sandbox.enter(small, variables):
         run = pipeline.execute("training")
@@ -114,7 +113,7 @@ def test_a_run_that_cannot_start_is_alerted(small: Path, tmp_path: Path, inbox: 
 def test_a_partition_without_labels_is_scored_and_judged_once_they_are_there(
     trained: Trained, tmp_path: Path
 ) -> None:
-    day = date(2013, 2, 1)
+    day = "2013-02-01"
     variables = sandbox.source_of(tmp_path / "source", [day])
     sandbox.sample(day).drop("arr_delay").write_parquet(tmp_path / f"source/{day}.parquet")
     with sandbox.enter(trained.root, variables):

@@ -11,10 +11,11 @@ from typing import ClassVar
 import pandera.polars as pa
 import polars as pl
 
-from .features import KEY
+# The columns that identify a row: unique within a partition, and kept beside each prediction.
+KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
 
-# The column that says which day a row belongs to.
-PARTITION_COLUMN = "date"
+# The column that says which day a row is of.
+TIME = "date"
 
 # Columns whose distribution must not jump from one day to the next (population stability index).
 STABLE_COLUMNS = ("carrier", "origin", "distance", "sched_dep_time")
@@ -64,3 +65,6 @@ class Flights(pa.DataFrameModel):
 
         unique: ClassVar = list(KEY)
         strict = "filter"
+
+
+CONTRACT = Flights

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..core import tracking
 from ..core.errors import DataRejected, SettingsError
-from ..core.redact import redact
-from ..core.refs import EvaluationRef, MonitorRef, PromotionRef, Run
+from ..core.redact import presentable
+from ..core.refs import MonitorRef, PromotionRef, Run
 from ..core.settings import load_settings
 
-Kind = Literal["failure", "data_rejected", "champion_changed", "drift", "test"]
+Kind = Literal[
+    "failure",
+    "data_rejected",
+    "champion_changed",
+    "champion_breaks_gate",
+    "champion_unusable",
+    "drift",
+    "test",
+]
 
 _TITLES: dict[Kind, str] = {
     "failure": "Failed",
     "data_rejected": "Data rejected",
     "champion_changed": "New champion",
+    "champion_breaks_gate": "The champion breaks a gate",
+    "champion_unusable": "The champion cannot predict",
     "drift": "Drift",
     "test": "Test alert",
 }
 
 
-def _without_secrets(value: Any) -> Any:
-    return None if value is None else redact(f"{value}")
+def _presentable(value: Any) -> Any:
+    return None if value is None else presentable(f"{value}")
 
 
-Text = Annotated[str, BeforeValidator(_without_secrets)]
+Text = Annotated[str, BeforeValidator(_presentable)]
 
 
 def _project_name() -> str:
@@ -42,7 +52,7 @@ def _project_name() -> str:
 
 
 class Event(BaseModel):
-    """Something that people should know; its texts hold no secrets.
+    """Something that people should know; its texts are fit to be shown.
 
     Attributes:
         summary: One sentence.
@@ -53,6 +63,10 @@ class Event(BaseModel):
         log_url: The task's log in the engine's UI.
         tracking_url: The run in MLflow.
         details: Anything else, as label and value.
+        time: When it happened.
+        times: How many events it stands for, see `of_many`.
+        late: Whether it could not be told when it happened.
+        only_to: The recipients who have not got it, where others have; everybody when empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +82,11 @@ class Event(BaseModel):
     try_number: int | None = None
     log_url: Text | None = None
     tracking_url: Text | None = None
-    details: dict[str, Text] = {}
+    details: dict[Text, Text] = {}
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    times: int = 1
+    late: bool = False
+    only_to: tuple[str, ...] = ()
 
     @classmethod
     def of_failure(
@@ -77,7 +95,7 @@ class Event(BaseModel):
         *,
         pipeline: str | None = None,
         stage: str | None = None,
-        partition: date | str | None = None,
+        partition: str | None = None,
         **known: Any,
     ) -> Event:
         """Return the event for a failed stage; engines that lost the exception may pass its text.
@@ -99,13 +117,38 @@ class Event(BaseModel):
         return cls(kind="failure", summary=f"{where}{day}.", **known)
 
     @classmethod
-    def of_new_champion(cls, run: Run, evaluation: EvaluationRef, promotion: PromotionRef) -> Event:
-        """Return the event for a challenger that has become champion."""
+    def of_new_champion(
+        cls,
+        run: Run,
+        promotion: PromotionRef,
+        *,
+        candidate: str,
+        metrics: Mapping[str, float],
+        repeated: bool,
+    ) -> Event:
+        """Return the event for a challenger that has become champion.
+
+        `repeated` says that a run which was killed may have told of it before.
+        """
+        notes = [one.sentence for one in promotion.verdict.notes if one.misfit]
+        again = ["perhaps told before: a run ended before it could note so"] if repeated else []
         return cls(
             kind="champion_changed",
             stage="promote",
-            summary=f"{evaluation.candidate.candidate}: {promotion.sentence}",
-            details={metric: f"{value:.4f}" for metric, value in evaluation.metrics.items()},
+            summary="; ".join([f"{candidate}: {promotion.sentence}", *notes, *again]),
+            details={metric: f"{value:.4f}" for metric, value in metrics.items()},
+            **of_run(run),
+        )
+
+    @classmethod
+    def of_failing_champion(cls, run: Run, promotion: PromotionRef) -> Event:
+        """Return the event for a champion that fails, and that no challenger succeeds."""
+        unusable = any(one.misfit for one in promotion.verdict.notes)
+        notes = [one.sentence for one in promotion.verdict.notes if one.gate or one.misfit]
+        return cls(
+            kind="champion_unusable" if unusable else "champion_breaks_gate",
+            stage="promote",
+            summary="; ".join([promotion.sentence, *notes]),
             **of_run(run),
         )
 
@@ -128,12 +171,42 @@ class Event(BaseModel):
         """Return the event that proves a channel works."""
         return cls(kind="test", summary="A test: alerts of this project arrive here.")
 
+    @classmethod
+    def of_many(cls, events: Sequence[Event]) -> Event:
+        """Return one event that says what several of the same `group` say, each thing once."""
+        first, *others = events
+        if not others:
+            return first
+
+        def told(values: Iterable[str | None], between: str = ", ") -> str | None:
+            return between.join(dict.fromkeys(filter(None, values))) or None
+
+        labels = dict.fromkeys(label for one in events for label in one.details)
+        details = {label: told(one.details.get(label) for one in events) or "" for label in labels}
+        changes = {
+            "times": sum(one.times for one in events),
+            "summary": told((one.summary for one in events), "\n"),
+            "partition": told(one.partition for one in events),
+            "run_key": told(one.run_key for one in events),
+            "error": told((one.error for one in events), "\n"),
+            "details": details,
+            "late": any(one.late for one in events),
+        }
+        return cls.model_validate(dict(first) | changes)
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What events have in common that may be told as one: a cause, as far as one can tell."""
+        error = (self.error or "").partition(":")[0]
+        return self.kind, self.pipeline, self.stage, error, self.only_to
+
     @property
     def title(self) -> str:
         """The event in one line."""
-        where = " / ".join(part for part in (self.pipeline, self.stage, self.partition) if part)
+        partition = self.partition if self.times == 1 else f"{self.times} times"
+        where = " / ".join(part for part in (self.pipeline, self.stage, partition) if part)
         title = f"{_TITLES[self.kind]}: {self.project}" + (f" - {where}" if where else "")
-        return " ".join(title.split())
+        return " ".join((title + (" (late)" if self.late else "")).split())
 
     @property
     def facts(self) -> dict[str, str]:
@@ -146,6 +219,7 @@ class Event(BaseModel):
             "Try": self.try_number,
             "Run": self.run_key,
             **self.details,
+            "Told late": f"it happened at {self.time:%Y-%m-%d %H:%M} UTC" if self.late else None,
         }
         return {label: f"{value}" for label, value in known.items() if value}
 

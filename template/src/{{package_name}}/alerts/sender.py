@@ -1,33 +1,36 @@
 """Sends an event through every channel that is configured.
 
 Whatever a channel does, `send` never raises and never takes longer than `TOTAL_SECONDS`, so that
-an alert cannot hide the error it is about.
+an alert cannot hide the error it is about. What does not arrive waits in the outbox.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import time
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from ..core import optional
 from ..core.attempt import attempt
-from ..core.errors import SettingsError
+from ..core.errors import SettingsError, Terminated
 from ..core.logs import get_logger
-from ..core.paths import project_root
-from ..core.redact import redact
 from ..core.refs import Run
 from ..core.settings import load_environment
-from .channels import TOTAL_SECONDS, Channel
+from . import outbox
+from .channels import TOTAL_SECONDS, Channel, NotDelivered
+from .delivery import deliver_all, reason_of
 from .event import Event, of_run
+from .outbox import Backlog, Entry, Message
 
 log = get_logger(__name__)
 
 CHANNELS = "alerts.channels"
+# After one of a group went out, further ones wait for others like them, and go as one.
+SIMILAR_SECONDS = 60.0
+# How much of the time limit they wait.
+COLLECT_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Delivery:
     def ok(self) -> bool:
         """Whether it arrived."""
         return self.error is None
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """What became of a channel's waiting alerts; `left` is None when none is."""
+
+    channel: str
+    delivered: int
+    left: Backlog | None
 
 
 def channel_names() -> list[str]:
@@ -61,14 +73,15 @@ def variables() -> list[str]:
 def send(event: Event) -> list[Delivery]:
     """Send an event through every configured channel at once.
 
-    Never raises. What did not arrive is logged and kept in var/alerts/undelivered.jsonl.
+    Never raises. What did not arrive is logged, and waits in the outbox for `flush` and for the
+    next event that arrives.
 
     Returns:
         One delivery per configured channel; none when nobody was told.
     """
     with contextlib.suppress(SettingsError):
         load_environment()
-    deliveries = _deliver(event)
+    deliveries = _send(event)
     if not deliveries:
         log.warning(
             "nobody was told of '%s', because no alert channel is configured: set the variables "
@@ -82,7 +95,6 @@ def send(event: Event) -> list[Delivery]:
             log.info("alert sent through %s: %s", delivery.channel, event.title)
         else:
             log.error("alert not sent through %s: %s", delivery.channel, delivery.error)
-            _keep(event, delivery)
     return deliveries
 
 
@@ -96,43 +108,109 @@ def send_failure_of(run: Run, stage: str, error: BaseException) -> list[Delivery
     return send_failure(error, stage=stage, **of_run(run))
 
 
-def undelivered() -> int:
-    """Return how many alerts did not arrive since var/alerts/undelivered.jsonl was last removed."""
-    file = _undelivered_file()
-    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
+def send_signal(error: Terminated, stage: str, **where: Any) -> Terminated:
+    """Tell the team of a signal that ended a stage, unless somebody at the keyboard sent it.
+
+    Returns:
+        The error with the stage's name; `where` is what `Event.of_failure` takes.
+    """
+    named = Terminated(error.number, stage)
+    if not named.is_interactive:
+        send_failure(named, stage=stage, **where)
+    return named
 
 
-def _undelivered_file() -> Path:
-    return project_root() / "var" / "alerts" / "undelivered.jsonl"
+def flush(*, refused: bool = False, patient: bool = False) -> list[Flushed]:
+    """Deliver what waits in the outbox, marked as late; never raises.
 
+    Args:
+        refused: Also what a server has refused for good.
+        patient: Try again within `TOTAL_SECONDS` where a server is down.
 
-def _deliver(event: Event) -> list[Delivery]:
-    calls = {name: partial(_send_through, name, event) for name in channel_names()}
-    deliveries = []
-    for name, outcome in attempt(calls, TOTAL_SECONDS).items():
-        if isinstance(outcome, BaseException):
-            deliveries.append(Delivery(name, redact(f"{type(outcome).__name__}: {outcome}")))
-        elif outcome:
-            deliveries.append(Delivery(name))
-    return deliveries
-
-
-def _send_through(name: str, event: Event) -> bool:
-    channel = load_channel(name)
-    configured = channel.configured()
-    if configured:
-        channel.send(event)
-    return configured
-
-
-def _keep(event: Event, delivery: Delivery) -> None:
-    now = datetime.now(UTC).isoformat()
-    record = {"time": now, **asdict(delivery), "event": event.model_dump()}
+    Returns:
+        What became of the messages of each channel that had some.
+    """
     try:
-        file = _undelivered_file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # One write, so that tasks that fail at the same time do not mix their lines.
-        with file.open("ab", buffering=0) as lines:
-            lines.write(f"{json.dumps(record)}\n".encode())
+        load_environment()
+        before = {backlog.channel: backlog.count for backlog in outbox.backlogs()}
     except (OSError, SettingsError) as error:
-        log.error("the undelivered alert could not be kept: %s", error)
+        log.error("what is in the outbox of alerts cannot be read: %s", error)
+        return [Flushed("outbox", 0, Backlog("outbox", 0, 0, 0, reason_of(error)))]
+    end = time.monotonic() + (TOTAL_SECONDS if patient else 0)
+    calls = {name: partial(_flush, name, end, refused) for name in before}
+    flushed = []
+    for name, outcome in attempt(calls, TOTAL_SECONDS).items():
+        left = outbox.backlog_of(name)
+        if isinstance(outcome, BaseException):
+            left = replace(left, reason=reason_of(outcome))
+        delivered = max(0, before[name] - left.count)
+        flushed.append(Flushed(name, delivered, left if left.count else None))
+        log.info("%d late alerts sent through %s, %d left", delivered, name, left.count)
+    return flushed
+
+
+def _send(event: Event) -> list[Delivery]:
+    sendings = {name: _Sending(name, event) for name in channel_names()}
+    outcomes = attempt(sendings, TOTAL_SECONDS)
+    return [
+        Delivery(name, sending.error(outcomes[name]))
+        for name, sending in sendings.items()
+        if sending.configured
+    ]
+
+
+class _Sending:
+    """An event on its way through one channel."""
+
+    def __init__(self, name: str, event: Event) -> None:
+        self.name, self.event = name, event
+        self.end = time.monotonic() + TOTAL_SECONDS
+        self.configured = True
+        self.entry: Entry | None = None
+
+    def __call__(self) -> None:
+        channel = load_channel(self.name)
+        self.configured = channel.configured()
+        if not self.configured:
+            return
+        self.entry = entry = self._keep()
+        channel.describe()
+        if entry.file is None:
+            deliver_all(channel, [entry], self.end)
+            return
+        if outbox.seconds_since(self.name, self.event) < SIMILAR_SECONDS:
+            time.sleep(COLLECT_SHARE * TOTAL_SECONDS)
+        with outbox.lock(self.name, self.end):
+            # Whoever had the lock may have sent it with their own.
+            similar = [one for one in outbox.waiting(self.name) if one.group == entry.group]
+            deliver_all(channel, similar, self.end)
+            deliver_all(channel, outbox.waiting(self.name), end=0)
+
+    def error(self, outcome: object) -> str | None:
+        """Return why the event has not arrived, None where it has; then it waits."""
+        if not isinstance(outcome, BaseException) or (self.entry and not self.entry.is_there):
+            return None
+        if self.entry is None:
+            self._keep().failed(reason_of(outcome))
+        return reason_of(outcome)
+
+    def _keep(self) -> Entry:
+        if self.event.kind == "test":
+            # Whoever asked for it is told at once.
+            return Entry(Message(event=self.event))
+        try:
+            return outbox.put(self.name, self.event)
+        except (OSError, SettingsError) as error:
+            log.error("the alert could not be kept, in case it does not arrive: %s", error)
+            return Entry(Message(event=self.event))
+
+
+def _flush(name: str, end: float, refused: bool) -> None:
+    if name not in channel_names():
+        raise NotDelivered("this project has no such channel any more")
+    channel = load_channel(name)
+    if not channel.configured():
+        raise NotDelivered("it is not configured any more, see .env.example")
+    channel.describe()
+    with outbox.lock(name, end):
+        deliver_all(channel, outbox.waiting(name, refused=refused), end, late=True)

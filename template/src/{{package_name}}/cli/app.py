@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,13 +15,17 @@ import typer
 from rich.console import Console
 
 from ..core import optional
-from ..core.answers import MONITORING
 from ..core.checks import Check
-from ..core.errors import PipelineError
-from ..core.logs import console, setup_logging
+from ..core.ending import raise_signals
+from ..core.errors import PipelineError, StillArriving, Terminated
+from ..core.explain import explain
+from ..core.logs import LONGEST_TRACEBACK, console, get_logger, logs_json, setup_logging
+from ..core.paths import make_state_folder, project_root
+from ..core.plain import plain
+from ..core.redact import presentable
 from ..core.refs import Pipeline
 from ..core.settings import Logging, load_settings
-from . import stack
+from . import champions, stack
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,9 +35,14 @@ app = typer.Typer(
 )
 alert_app = typer.Typer(no_args_is_help=True, help="Alerts to the team's channels.")
 app.add_typer(alert_app, name="alert")
+app.add_typer(champions.app, name="champion")
 app.add_typer(stack.app, name="stack")
+# A team that has onboarded its table may delete that folder.
+if "onboard" in optional.folders("cli"):
+    app.command()(optional.load("cli.onboard.command").onboard)
 out = Console()
 err = console()
+log = get_logger(__name__)
 
 
 @app.callback()
@@ -45,6 +56,9 @@ def configure(
     ] = False,
 ) -> None:
     """Configure logging before any command."""
+    if json_logs:
+        # Also for what is wrong with the settings.
+        setup_logging("INFO", json_lines=True)
     # The doctor must be able to tell what is wrong with the settings, an update to repair it.
     may_be_broken = context.invoked_subcommand in ("doctor", "update")
     settings = Logging() if may_be_broken else load_settings().logging
@@ -52,6 +66,8 @@ def configure(
     # A terminal shows progress instead, unless somebody wants to read along.
     quiet = err.is_terminal and not (verbose or json_lines)
     setup_logging("WARNING" if quiet else settings.level, json_lines=json_lines)
+    with contextlib.suppress(PipelineError):
+        make_state_folder(project_root())
 
 
 @app.command()
@@ -59,7 +75,7 @@ def run(
     pipeline: Pipeline,
     partition: Annotated[
         str | None,
-        typer.Option(help="The day, like 2013-01-28.", show_default="newest at the source"),
+        typer.Option(help="Its name, like 2026-01-28.", show_default="newest at the source"),
     ] = None,
 ) -> None:
     """Run a whole pipeline in this process, without an engine.
@@ -67,13 +83,17 @@ def run(
     Examples:
         run training
 
-        run inference --partition 2013-02-01
+        run inference --partition 2026-02-01
     """
-    from ..pipeline import execute
-    from ..reporting.terminal import StageProgress, result_table
-
-    with StageProgress():
-        finished = execute(pipeline, partition)
+    with raise_signals():
+        try:
+            # It takes seconds, in which a signal may come, too.
+            from ..pipeline import execute
+            from ..reporting.terminal import StageProgress, result_table
+        except Terminated as error:
+            raise _told(error, "start", {"pipeline": pipeline, "partition": partition}) from None
+        with StageProgress():
+            finished = execute(pipeline, partition)
     out.print(result_table(finished.key))
 
 
@@ -101,9 +121,23 @@ def stage(
     if not isinstance(values, list | dict):
         raise typer.BadParameter("a JSON list or object is expected")
     # Libraries print, too, and the standard output is for the reference alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
+    with contextlib.redirect_stdout(sys.stderr), raise_signals():
+        try:
+            result = (
+                run_stage(name, *values) if isinstance(values, list) else run_stage(name, **values)
+            )
+        except Terminated as error:
+            first = values[0] if isinstance(values, list) and values else dict(values).get("run")
+            raise _told(error, name, first if isinstance(first, dict) else {}) from None
     print(json.dumps(result))
+
+
+def _told(error: Terminated, stage: str, run: Mapping[str, Any]) -> Terminated:
+    """Tell the team of the signal that ended a stage, and return it with the stage's name."""
+    from .. import alerts
+
+    known = {name: run.get(name) for name in ("pipeline", "partition")}
+    return alerts.send_signal(error, stage, run_key=run.get("key"), **known)
 
 
 @app.command()
@@ -117,7 +151,7 @@ def score(
     counted.
 
     Example:
-        score data/sample/2013-02-01.parquet predictions.csv
+        score data/sample/2026-02-01.parquet predictions.csv
     """
     from .score_file import score_file
 
@@ -129,15 +163,14 @@ def data() -> None:
     """List the partitions at the source."""
     from rich.table import Table
 
-    from ..sources.files import partition_path, require_partitions
+    from ..sources import require_partitions
 
     settings = load_settings()
     partitions = require_partitions(settings)
-    title = f"{settings.data.source}: {len(partitions)} partitions"
-    table = Table("partition", "size", title=title)
+    title = f"{settings.data.address}: {len(partitions)} partitions"
+    table = Table("partition", title=title)
     for partition in partitions:
-        size = partition_path(settings, partition).stat().st_size
-        table.add_row(f"{partition}", f"{size / 1024:,.0f} kB")
+        table.add_row(partition)
     out.print(table)
 
 
@@ -148,8 +181,7 @@ def rollback() -> None:
 
     now, before = put_back()
     out.print(f"version {now} is champion again; version {before} is kept as previous")
-    if MONITORING == "prometheus":
-        optional.load("reporting.prometheus").push_champion()
+    champions.tell_monitoring()
 
 
 @app.command()
@@ -184,6 +216,18 @@ def alert_test() -> None:
     _conclude(TEST_MESSAGES.checks())
 
 
+@alert_app.command("flush")
+def alert_flush(
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Also what a server refused for good.")
+    ] = False,
+) -> None:
+    """Deliver the alerts that did not arrive, marked as late."""
+    from .doctor import flush_alerts
+
+    _conclude(flush_alerts(refused))
+
+
 def _conclude(checks: Sequence[Check]) -> NoReturn:
     """Show checks, and end with 1 when one failed."""
     from .doctor import render
@@ -196,7 +240,26 @@ def main() -> Any:
     """Run the command line; an expected error is one sentence, not a traceback."""
     try:
         app()
-    except PipelineError as error:
-        err.print(f"[red]error[/]: {type(error).__name__}: ", end="")
-        err.print(str(error), markup=False, highlight=False)
+    except Terminated as error:
+        _say(error)
+        sys.stdout.flush()
+        # Python would wait for the candidates that still train.
+        os._exit(error.exit_code)
+    except Exception as error:
+        _say(explain(error) or error)
         sys.exit(1)
+
+
+def _say(error: BaseException) -> None:
+    """Show what ended the command: one sentence where it was expected, else the traceback."""
+    expected = isinstance(error, PipelineError | StillArriving | Terminated)
+    sentence = presentable(f"{error}")
+    if logs_json():
+        named = f"{type(error).__name__}: {sentence}"
+        log.error("%s", named, exc_info=None if expected else error)
+    elif expected:
+        err.print(f"[red]error[/]: {type(error).__name__}: ", end="")
+        err.print(sentence, markup=False, highlight=False)
+    else:
+        trace = plain("".join(traceback.format_exception(error)), limit=LONGEST_TRACEBACK)
+        print(trace, end="", file=sys.stderr)

@@ -6,6 +6,7 @@ An engine adds its own checks in `orchestration/ENGINE/checks.py`, with a functi
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from ..core.errors import UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.settings import load_settings
-from ..sources.files import require_partitions
+from ..interface import check_domain, load_features, load_problem, load_schema
+from ..sources import require_partitions
 from .update import find_versions
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 15.0
 TOTAL_SECONDS = 25.0
 _TEMPLATE_SECONDS = 6.0
+_UNDELIVERED = (
+    "correct what is named, then run `uv run poe flush`, or `uv run poe flush --refused` where a "
+    "server refused them; they are in var/alerts/outbox"
+)
 
 
 def run_checks(send: bool = False) -> list[Check]:
@@ -72,16 +78,18 @@ def probes(send: bool = False) -> list[Probe]:
     ]
     return [
         Probe("settings", "correct what is named", _settings),
-        Probe("data", "put one file per day there, or correct [data] of the settings", _data),
+        Probe("domain", "correct what is named", _domain),
+        Probe("domain tests", "write tests/domain/ for your own table", _domain_tests),
+        Probe("data", "deliver partitions there, or correct [data] of the settings", _data),
         Probe("artefact store", "make [storage] root a folder or bucket you may write", _store),
         Probe("workers", "correct what is named in .env", _workers),
-        Probe("git", "run `git init && git add --all && git commit -m Start`", _git),
+        Probe("git", "run `git init && git add --all . && git commit -m Start`", _git),
         Probe("template", "run `uv run poe update`", _template),
         Probe("MLflow", "start the server, or correct MLFLOW_TRACKING_URI in .env", _mlflow),
         Probe("champion", "train one: `uv run poe run`", _champion),
         *channels,
         *([TEST_MESSAGES] if send else []),
-        Probe("undelivered alerts", "read, then remove var/alerts/undelivered.jsonl", _undelivered),
+        Probe("undelivered alerts", _UNDELIVERED, _undelivered),
         port_probe("MLflow UI", "MLFLOW_PORT", 5000, "/health", "OK"),
         *engines,
     ]
@@ -99,10 +107,24 @@ def _settings() -> str:
     return f"config/pipeline.toml of '{load_settings().project.slug}' is readable"
 
 
+def _domain() -> str:
+    check_domain()
+    return f"{len(load_features().names)} features, {len(load_problem().candidates)} candidates"
+
+
+def _domain_tests() -> str:
+    files = sorted((project_root() / "tests" / "domain").glob("*.py"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    named = [name for name in load_schema().contract.columns if f'"{name}"' in text]
+    if not named:
+        raise Advice("no test in tests/domain/ names a column of the contract in domain/schema.py")
+    return f"name {len(named)} columns of the contract"
+
+
 def _data() -> str:
     settings = load_settings()
-    days = require_partitions(settings)
-    return f"{len(days)} partitions at {settings.data.source}, {days[0]} to {days[-1]}"
+    found = require_partitions(settings)
+    return f"{len(found)} partitions at {settings.data.address}, {found[0]} to {found[-1]}"
 
 
 def _store() -> str:
@@ -122,7 +144,10 @@ def _workers() -> str:
     return "on many machines, sharing artefacts and MLflow" if distributed else "on this machine"
 
 
-def _git() -> str:
+def _git() -> str | list[Check]:
+    if not (shutil.which("git") or os.environ.get("PIPELINE_COMMIT")):
+        missing = "not on PATH, so runs cannot record the commit of their code"
+        return [Check("git", True, missing, "install git; `poe update` needs it, too")]
     tags = tracking.git_tags()
     if not tags:
         raise Advice("no commit found, so runs cannot record the commit of their code")
@@ -162,7 +187,13 @@ def _champion() -> str:
     champion = registry.version_of(registry.CHAMPION)
     if champion is None:
         raise Advice(f"'{registry.model_name()}' has none yet")
-    return f"'{registry.model_name()}' version {champion.version}"
+    # Loading a model takes seconds, which nothing else here does.
+    from ..stages.score import prove
+
+    text = f"'{registry.model_name()}' version {champion.version}"
+    if not prove(champion):
+        raise Advice(f"{text} loads, but what it learned from is gone, so drift is not measured")
+    return f"{text} loads and predicts"
 
 
 def _channel(name: str) -> str:
@@ -185,9 +216,23 @@ TEST_MESSAGES = Probe("test messages", "set the channel's variables in .env", _t
 
 
 def _undelivered() -> str:
-    if count := alerts.undelivered():
-        raise RuntimeError(f"{count} did not arrive")
+    if left := alerts.backlogs():
+        raise RuntimeError("\n".join(map(str, left)))
     return "none"
+
+
+def flush_alerts(refused: bool) -> list[Check]:
+    """Deliver the alerts that did not arrive; returns a check for each channel that had some."""
+    flushed = alerts.flush(refused=refused, patient=True)
+    return [
+        Check(
+            f"alerts: {one.channel}",
+            one.left is None,
+            f"{one.delivered} sent" + (f"; {one.left}" if one.left else ""),
+            _UNDELIVERED if one.left else "",
+        )
+        for one in flushed
+    ] or [Check("alerts", True, "none waits to be delivered")]
 
 
 def _engine(name: str) -> list[Check]:

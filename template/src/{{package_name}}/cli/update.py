@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from ..core.errors import UpdateError
 from ..core.paths import project_root
 
 ANSWERS = ".copier-answers.yml"
-UNDO = "`git reset --hard && git clean -d --force` takes back what it changed"
+# Of a repository with more in it than the project, only the project: the rest may be others' work.
+UNDO = "git restore --source=HEAD --staged --worktree . && git clean -d --force ."
+COMMIT = "git add --all . && git commit -- ."
 # At once: uv and git print beside it.
 say = partial(print, flush=True)
 CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+@")
@@ -55,7 +58,7 @@ def update(options: Sequence[str] = ()) -> None:
     try:
         copier(root, "update", "--defaults", "--conflict", "inline", "--quiet", *options)
     except UpdateError as error:
-        raise UpdateError(f"Copier stopped: {error}\n{UNDO}") from None
+        raise UpdateError(f"Copier stopped: {error}\n{_way_back(root)}") from None
     say("what became of the answers, and files that are gone (git has them):")
     say("\n".join(git(root, "diff", "--unified=0", "--", ANSWERS)))
     say("\n".join(git(root, "diff", "--name-status", "--relative", "--diff-filter=D")))
@@ -64,15 +67,19 @@ def update(options: Sequence[str] = ()) -> None:
             "the team and the template changed the same lines of\n"
             + "".join(f"  {name}\n" for name in files)
             + "In each, keep what is right of the lines between <<<<<<< and >>>>>>>, and remove "
-            "these marks. Then:\n  uv lock && uv run poe check && git add --all && git commit"
+            f"these marks. Then:\n  uv lock && uv run poe check && {COMMIT}\n{_way_back(root)}"
         )
     say("locking the dependencies …")
     if subprocess.run(["uv", "lock"], cwd=root, check=False).returncode != 0:
         raise UpdateError(
             "the files are updated, but `uv lock` found no versions that fit together, see above: "
-            f"correct pyproject.toml and lock again, or {UNDO}"
+            f"correct pyproject.toml and lock again. {_way_back(root)}"
         )
     say("done; before you commit: git diff, uv run poe check, uv run poe test")
+
+
+def _way_back(root: Path) -> str:
+    return f"`cd {shlex.quote(str(root))} && {UNDO}` takes back what it changed"
 
 
 def find_versions(root: Path, seconds: float | None = None) -> Versions:
@@ -144,10 +151,13 @@ def git(root: Path, *arguments: str) -> list[str]:
     """Return the lines that git prints.
 
     Raises:
-        UpdateError: It failed: the project is no repository, for instance.
+        UpdateError: It is missing, or failed: the project is no repository, for instance.
     """
     command = ["git", "-c", "core.quotePath=false", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UpdateError("git is not on PATH: install it, `apt install git` for one") from None
     if done.returncode != 0:
         raise UpdateError(f"git {arguments[0]} failed in {root}: {done.stderr.strip()}")
     return done.stdout.splitlines()

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-from .redact import redact
+from .ports import listener
+from .redact import presentable
 from .settings import load_environment
 
 PROCESS_SECONDS = 14.0
@@ -50,7 +51,7 @@ class Probe:
         except Advice as advice:
             return [Check(self.name, True, str(advice), self.fix)]
         except BaseException as error:
-            detail = redact(f"{type(error).__name__}: {error}").strip()
+            detail = presentable(f"{type(error).__name__}: {error}").strip()
             return [Check(self.name, False, detail[:_LONGEST_DETAIL], self.fix)]
         return found if isinstance(found, list) else [Check(self.name, True, found)]
 
@@ -78,7 +79,7 @@ def port_probe(name: str, variable: str, default: int, health: str, answer: str)
         except httpx.HTTPError:
             page = ""
         if answer not in page:
-            raise OSError(f"another program listens on port {port}")
+            raise OSError(f"{listener(port)} listens on port {port}")
         return f"already running on port {port}"
 
     return Probe(name, f"stop that program, or set {variable} in .env to a free port", find)

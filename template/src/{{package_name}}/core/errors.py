@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .outcomes import Violation
+    from .outcomes import Misfit, Violation
 
 
 class PipelineError(Exception):
@@ -21,8 +22,20 @@ class SettingsError(PipelineError):
     """A setting has a bad value; the message lists all of them by name."""
 
 
+class DomainError(PipelineError):
+    """A file of domain/ lacks something or has it in another form; names file and piece."""
+
+
+class NoAccess(PipelineError):
+    """A disk is full or read-only, or a right is missing; names which, and the way out."""
+
+
 class StackError(PipelineError):
     """A service of the stack, or Docker itself, does not do what it should."""
+
+
+class StoreError(PipelineError):
+    """The project's own MLflow store cannot be read, and must not be replaced."""
 
 
 class UpdateError(PipelineError):
@@ -59,6 +72,39 @@ class StageTimeout(TimeoutError):
         return type(self), (self.stage, self.seconds)
 
 
+class Terminated(BaseException):
+    """A signal ends this process. No `Exception`: nobody is to take it for a failure of a stage.
+
+    Attributes:
+        number: The signal.
+        stage: What it interrupted; empty where that is not known.
+    """
+
+    def __init__(self, number: int, stage: str = "") -> None:
+        where = f" in {stage}" if stage else ""
+        super().__init__(
+            f"Ctrl-C ended the run{where}: run it again when you like"
+            if number == signal.SIGINT
+            else f"{signal.Signals(number).name} ended the run{where}: look who sent it (systemd, "
+            "a pod's end, a time limit), then run it again"
+        )
+        self.number = number
+        self.stage = stage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.number, self.stage)
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect of a process that a signal ended."""
+        return 128 + self.number
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether somebody at the keyboard did it, who need not be told."""
+        return self.number == signal.SIGINT
+
+
 class NotValidated(PipelineError):
     """A stage was given data that never passed the validate stage."""
 
@@ -69,6 +115,10 @@ class UntrackedRun(PipelineError):
 
 class MissingPartitions(PipelineError):
     """Partitions of the window are not at the source."""
+
+
+class StillArriving(RuntimeError):
+    """A partition's files are still being written; trying again may help."""
 
 
 class DataRejected(PipelineError):
@@ -96,3 +146,23 @@ class DataRejected(PipelineError):
 
 class NoChampion(PipelineError):
     """The registry holds no champion to score, serve or roll back with."""
+
+
+class ChampionUnusable(PipelineError):
+    """The champion was stored by other code, and cannot predict what there is today."""
+
+    def __init__(self, version: int, misfit: Misfit) -> None:
+        super().__init__(
+            f"version {version}, the champion, cannot predict: {misfit}. Restore what it needs, "
+            "train another one (`uv run poe run`), or put the one before back "
+            "(`uv run poe rollback`)"
+        )
+        self.version = version
+        self.misfit = misfit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.version, self.misfit)
+
+
+class ChampionMoved(PipelineError):
+    """Another run, a rollback or a person has changed the champion since it was looked at."""

@@ -1,4 +1,7 @@
-"""Logging: one line an event, with the pipeline, partition and stage it belongs to."""
+"""Logging: one line an event, with the pipeline, partition and stage it belongs to.
+
+Texts are fit to be shown, see `plain`: a value of the data forges no line and fills no disk.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .plain import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+LONGEST_TRACEBACK = 30_000
 
 CONTEXT: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
 
@@ -32,10 +39,36 @@ class StageLogger(logging.LoggerAdapter[logging.Logger]):
 
 def get_logger(name: str) -> StageLogger:
     """Return the logger of a module; use it like the standard library's."""
-    return StageLogger(logging.getLogger(name), {})
+    logger = logging.getLogger(name)
+    # Here, since handlers belong to the engine.
+    logger.addFilter(make_plain)
+    return StageLogger(logger, {})
 
 
-class JsonFormatter(logging.Formatter):
+def make_plain(record: logging.LogRecord) -> bool:
+    """Complete a record's message and make it one plain line; a filter that keeps all records."""
+    try:
+        message = record.getMessage()
+        event = getattr(record, "event", None)
+        if event is not None:
+            event = str(event) % record.args if record.args else str(event)
+            record.event = plain(event, one_line=True)
+    except Exception:
+        # A library's mistake; the standard library would print a traceback between the lines.
+        message = f"{record.msg} {record.args}"
+    record.msg, record.args = plain(message, one_line=True), ()
+    return True
+
+
+class PlainFormatter(logging.Formatter):
+    """Shows tracebacks as `plain` texts."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return the traceback."""
+        return plain(super().formatException(ei), limit=LONGEST_TRACEBACK)
+
+
+class JsonFormatter(PlainFormatter):
     """One JSON object a line: time, level, logger, message and the stage's context."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -45,10 +78,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             **getattr(record, "context", {}),
-            "message": record.getMessage(),
+            "message": getattr(record, "event", None) or record.getMessage(),
         }
-        if hasattr(record, "event"):
-            line["message"] = str(record.event) % record.args if record.args else record.event
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -59,15 +90,23 @@ def setup_logging(level: str, *, json_lines: bool = False) -> None:
     handler: logging.Handler = logging.StreamHandler()
     if json_lines:
         handler.setFormatter(JsonFormatter())
+        logging.captureWarnings(True)
     elif sys.stderr.isatty():
         from rich.logging import RichHandler
 
         handler = RichHandler(console=console(), show_path=False, omit_repeated_times=False)
+        handler.setFormatter(PlainFormatter("%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.addFilter(make_plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("alembic", "httpx", "matplotlib", "mlflow", "optuna", "urllib3"):
         logging.getLogger(noisy).setLevel("ERROR")
+
+
+def logs_json() -> bool:
+    """Return whether the command line logs one JSON object a line."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.root.handlers)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from types import ModuleType
@@ -15,9 +16,15 @@ PACKAGE = __name__.partition(".")[0]
 def load(name: str) -> ModuleType:
     """Import a module of this project by its path in the package, like `reporting.prometheus`.
 
+    $PIPELINE_DOMAIN names another package to take domain/ from: the project's own tests run on an
+    example that no team changes.
+
     Raises:
         ModuleNotFoundError: This project has no such part.
     """
+    room, _, module = name.partition(".")
+    if room == "domain" and (elsewhere := os.environ.get("PIPELINE_DOMAIN")):
+        return importlib.import_module(f"{elsewhere}.{module}")
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 

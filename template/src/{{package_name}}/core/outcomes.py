@@ -6,14 +6,32 @@ terminal and the engines' pages) call `str(outcome)`.
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Any, ClassVar, Literal
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from .plain import plain
 
 # Which window of partitions a training takes.
 Window = Literal["normal", "wider"]
 Decision = Literal["promote", "retrain", "keep"]
+# The pipeline's verbs, each a module of stages/.
+STAGES = (
+    "start",
+    "ingest",
+    "validate",
+    "featurize",
+    "train",
+    "select",
+    "evaluate",
+    "promote",
+    "score",
+    "monitor",
+    "report",
+)
+# What a challenger must beat; the baseline is a model that has learned the target alone.
+Rival = Literal["champion", "baseline"]
 
 
 class Outcome(BaseModel):
@@ -30,6 +48,15 @@ class Stored(BaseModel):
     schema_version: int = 1
 
 
+def _in_line(value: Any) -> Any:
+    return plain(value, limit=1_000, one_line=True) if isinstance(value, str) else value
+
+
+# One line that may hold values of the data, and such a value.
+Line = Annotated[str, AfterValidator(_in_line)]
+Cell = Annotated[Any, AfterValidator(_in_line)]
+
+
 class Violation(Outcome):
     """A limit of the data contract that is broken; any of them rejects the partition.
 
@@ -42,10 +69,10 @@ class Violation(Outcome):
     """
 
     check: str
-    detail: str
-    column: str | None = None
+    detail: Line
+    column: Line | None = None
     rows: int | None = None
-    partition: date | None = None
+    partition: str | None = None
 
     def __str__(self) -> str:
         """Return one line for people."""
@@ -60,16 +87,20 @@ class CheckedPartition(Outcome):
         rows: Rows that were checked.
         quarantined: Rows that failed a check.
         violations: Broken limits; none when the partition was accepted.
+        casts: What was cast to the contract's types without a loss.
         failed_checks: How many rows failed each `column: check`.
         first_invalid_rows: The first of the quarantined rows, with the checks in `failed_checks`.
+        warnings: What is odd and does not reject.
     """
 
-    partition: date
+    partition: str
     rows: int
     quarantined: int
     violations: tuple[Violation, ...] = ()
+    casts: tuple[str, ...] = ()
     failed_checks: dict[str, int] = {}
-    first_invalid_rows: tuple[dict[str, Any], ...] = ()
+    first_invalid_rows: tuple[dict[str, Cell], ...] = ()
+    warnings: tuple[Violation, ...] = ()
 
 
 class GateResult(Outcome):
@@ -77,10 +108,11 @@ class GateResult(Outcome):
 
     Attributes:
         bound: Whether `limit` is the least (min) or the most (max) the value may be, or the margin
-            by which it must beat the champion's (improvement).
-        measured_on: The held-out days, or predictions whose labels have arrived.
-        champion: The champion's value, for an improvement.
-        gain: How much better the value is than the champion's; below 0 for worse.
+            by which it must beat another model's (improvement).
+        measured_on: Held-out rows, or predictions whose labels have arrived.
+        against: Which other model, for an improvement.
+        other: That model's value.
+        gain: How much better the value is than that; below 0 for worse.
     """
 
     metric: str
@@ -89,7 +121,8 @@ class GateResult(Outcome):
     limit: float
     passed: bool
     measured_on: Literal["holdout", "live"] = "holdout"
-    champion: float | None = None
+    against: Rival | None = None
+    other: float | None = None
     gain: float | None = None
 
     @property
@@ -107,7 +140,7 @@ class GateResult(Outcome):
         if self.bound == "max":
             return f"{value}, at most {self.limit:g} allowed"
         return (
-            f"{value} against the champion's {self.champion:.4f}: better by {self.gain:.4f}, "
+            f"{value} against the {self.against}'s {self.other:.4f}: better by {self.gain:.4f}, "
             f"more than {self.limit:g} needed"
         )
 
@@ -116,11 +149,59 @@ class GateResult(Outcome):
         return f"{self.mark}: {self.sentence}"
 
 
-class Note(Outcome):
-    """Something beside the gates that led to a decision, or that a reader of it should know."""
+class Misfit(Outcome):
+    """Why a stored model is of no use to the code of today.
 
-    kind: Literal["already_champion", "wider_window_available", "champion_saw_holdout"]
-    until: date | None = None
+    Attributes:
+        columns: The features it was trained on that are gone, or of another type.
+        detail: The error, or what it predicts instead.
+    """
+
+    kind: Literal["not_loadable", "columns_gone", "types_changed", "fails", "other_target"]
+    columns: tuple[str, ...] = ()
+    detail: str = ""
+
+    @classmethod
+    def of(cls, kind: Literal["not_loadable", "fails"], error: Exception) -> Misfit:
+        """Return the misfit that an error shows: its type and the first line of its message."""
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        return cls(kind=kind, detail=text if len(text) <= 200 else text[:199] + "…")
+
+    def __str__(self) -> str:
+        """Return the rest of a sentence that begins with the model."""
+        names = ", ".join(f"'{name}'" for name in self.columns)
+        return {
+            "not_loadable": f"it cannot be loaded ({self.detail})",
+            "columns_gone": f"it was trained on {names}, which domain/features.py makes no more",
+            "types_changed": f"it was trained on {names} of another type",
+            "fails": f"its prediction fails ({self.detail})",
+            "other_target": f"it predicts {self.detail}",
+        }[self.kind]
+
+
+class Note(Outcome):
+    """Something beside the gates that led to a decision, or that a reader of it should know.
+
+    Attributes:
+        version: Which version of the model it is about.
+        until: The newest partition that the champion learned from.
+        at: When a person took the version back.
+    """
+
+    kind: Literal[
+        "already_champion",
+        "champion_breaks_gate",
+        "champion_moved",
+        "champion_not_comparable",
+        "champion_saw_holdout",
+        "wider_window_available",
+        "withdrawn",
+    ]
+    version: int | None = None
+    until: str | None = None
+    at: str | None = None
+    gate: GateResult | None = None
+    misfit: Misfit | None = None
 
     mark: ClassVar[str] = "note"
 
@@ -129,8 +210,23 @@ class Note(Outcome):
         """Return the note in a sentence."""
         return {
             "already_champion": "this very model already is the champion",
+            "champion_breaks_gate": (
+                f"the champion breaks a gate: {self.gate.sentence if self.gate else ''}"
+            ),
+            "champion_moved": (
+                f"version {self.version or 'none'} became champion since the evaluation, so the "
+                "challenger was held against it"
+            ),
+            "champion_not_comparable": (
+                f"version {self.version}, the champion, is not comparable, so the absolute gates "
+                f"decide: {self.misfit}"
+            ),
             "wider_window_available": (
                 "a wider window of partitions is there: train once more with it"
+            ),
+            "withdrawn": (
+                f"this very model is version {self.version}, which a person took back on "
+                f"{self.at}: `champion promote {self.version} --force` brings it back"
             ),
             "champion_saw_holdout": (
                 f"the champion learned from partitions up to {self.until}, so the comparison "
@@ -156,19 +252,46 @@ class Verdict(Outcome):
         return [*sorted(self.gates, key=lambda gate: gate.passed), *self.notes]
 
 
+class Succession(Stored):
+    """How a version became champion; kept with it in the registry.
+
+    Attributes:
+        replaces: The champion until then, None where there was none.
+        at: When, in UTC.
+        why: It passed the gates, a rollback put it back, or a person chose it.
+        run: The key of the run whose gates it passed.
+    """
+
+    replaces: int | None
+    at: datetime
+    why: Literal["gates", "rollback", "person"]
+    run: str | None = None
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        after = f" after version {self.replaces}" if self.replaces else ""
+        return {
+            "gates": f"passed the gates in {self.run}{after}",
+            "rollback": f"put back{after} by a rollback",
+            "person": f"chosen by a person{after}",
+        }[self.why]
+
+
 class DriftVerdict(Outcome):
     """Whether the features that must be stable have drifted.
 
     Attributes:
         drifted: Stable features whose population stability index is above `max_psi`, worst first.
-        stable_features: How many features must be stable.
+        stable_features: How many features that must be stable were compared.
         exceeded: Whether more of them drifted than `[monitoring] max_drifted_share` allows.
+        not_compared: Features without a counterpart among those that the champion learned from.
     """
 
     drifted: tuple[str, ...]
     stable_features: int
     max_psi: float
     exceeded: bool
+    not_compared: tuple[str, ...] = ()
 
     mark: ClassVar[str] = "failed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -24,6 +25,12 @@ def project_root() -> Path:
             f"no config/pipeline.toml in {root}: set PIPELINE_HOME to the project's folder"
         )
     return root
+
+
+def make_state_folder(root: Path) -> None:
+    """Create var/ for its owner alone: logs, log-ins and databases are nobody else's."""
+    with contextlib.suppress(OSError):
+        (root / "var").mkdir(mode=0o700)
 
 
 def folder_digest(folder: Path) -> str:

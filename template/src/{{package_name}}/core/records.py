@@ -11,7 +11,7 @@ from upath import UPath
 from . import storage
 from .errors import DataRejected
 from .outcomes import CheckedPartition, Outcome, Stored, Violation
-from .redact import redact
+from .redact import presentable, redact
 from .refs import Run
 
 
@@ -33,7 +33,9 @@ class StageError(Outcome):
         violations = error.violations if isinstance(error, DataRejected) else ()
         return cls(
             kind=type(error).__name__,
-            message=redact(str(error)),
+            # An engine's error for a signal says nothing, and is no `Exception`.
+            message=presentable(str(error))
+            or ("" if isinstance(error, Exception) else "the process was told to end"),
             violations=tuple(
                 one.model_copy(update={"detail": redact(one.detail)}) for one in violations
             ),
@@ -52,7 +54,8 @@ class StageRecord(Stored):
         seconds: Wall time.
         result: The returned reference as JSON; None when the stage failed.
         error: Why it failed; None when it succeeded.
-        exit_code: What the process ended with where the stage's time limit ended it.
+        attempt: The MLflow run: a key that is run again with other settings has another.
+        exit_code: What the process ended with where the stage's time limit or a signal ended it.
     """
 
     stage: str
@@ -62,6 +65,7 @@ class StageRecord(Stored):
     result: dict[str, Any] | None = None
     error: StageError | None = None
     exit_code: int | None = None
+    attempt: str = ""
 
 
 def record_path(run_key: str, label: str) -> UPath:
@@ -70,13 +74,15 @@ def record_path(run_key: str, label: str) -> UPath:
 
 
 def read_records(run_key: str) -> list[StageRecord]:
-    """Return the records of a run's stages, in the order in which they started."""
+    """Return the records of a run's stages, of its last attempt, as they started."""
     folder = _run_folder(run_key)
     if not folder.is_dir():
         return []
     files = (entry for entry in folder.iterdir() if entry.suffix == ".json")
     records = [StageRecord.model_validate_json(entry.read_text()) for entry in files]
-    return sorted(records, key=lambda record: record.started)
+    records.sort(key=lambda record: record.started)
+    # Older code named none.
+    return [record for record in records if record.attempt in ("", records[-1].attempt)]
 
 
 class Importance(Stored):

@@ -6,12 +6,12 @@ Every reference is frozen and survives a round trip through JSON, so any engine 
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from .outcomes import DriftVerdict, GateResult, Stored, Verdict, Window
+from .cadence import Partition
+from .outcomes import DriftVerdict, GateResult, Stored, Verdict, Violation, Window
 from .settings import Settings, load_settings
 
 Pipeline = Literal["training", "inference"]
@@ -28,7 +28,7 @@ class Run(Ref):
 
     Attributes:
         pipeline: Which graph runs.
-        partition: The day whose data this run is about; the newest day of its window.
+        partition: The partition this run is about; the newest one of its window.
         key: Unique name of the run, from the engine where there is one.
         tracking_run_id: The parent MLflow run; every stage gets it from here.
         settings: What the run goes by. They do not travel: they may hold secrets, and each process
@@ -36,16 +36,16 @@ class Run(Ref):
     """
 
     pipeline: Pipeline
-    partition: date
+    partition: Partition
     key: str
     tracking_run_id: str
     settings: Settings = Field(default_factory=load_settings, exclude=True, repr=False)
 
 
 class PartitionFile(Ref):
-    """One day of a dataset: a file, its row count and the fingerprint of its content."""
+    """One partition of a dataset: a file, its row count and the fingerprint of its content."""
 
-    partition: date
+    partition: Partition
     uri: str
     rows: int
     fingerprint: str
@@ -64,6 +64,8 @@ class DatasetRef(Ref):
         uri: Address of the manifest, see `storage.read_manifest`.
         validated: True only for what the validate stage let through.
         window: Which window of partitions was taken; a retraining takes the wider one.
+        left_out: Why earlier partitions of the window are not in it.
+        warnings: What is odd about the run's own partition.
     """
 
     uri: str
@@ -72,27 +74,33 @@ class DatasetRef(Ref):
     validated: bool = False
     window: Window = "normal"
     metrics: dict[str, float] = {}
+    left_out: tuple[Violation, ...] = ()
+    warnings: tuple[Violation, ...] = ()
 
 
 class FeaturesRef(Ref):
-    """Features and target of a window of partitions, one file per day.
+    """Features and target of a window of partitions.
 
     Attributes:
-        uri: Address of the manifest, see `storage.read_manifest`.
-        reference_uri: A sample of the training days' features, to measure drift against later.
-        holdout_from: First day kept from training and used to evaluate; None for inference.
-        rows: Rows of all days.
-        holdout_rows: Rows from `holdout_from` on.
+        uri: Address of the manifest, see `storage.read_manifest`; for training, of the rows to
+            learn from.
+        holdout_uri: Address of the manifest of the held-out rows; None for inference.
+        reference_uri: A sample of the learned rows' features and target: drift is measured
+            against it, and the baseline learns from it.
+        holdout_from: The first partition with held-out rows; None for inference.
+        rows: Rows of all partitions.
+        holdout_rows: Those that are held out.
         dataset_fingerprint: Fingerprint of the validated dataset the features come from.
     """
 
     uri: str
+    holdout_uri: str | None = None
     rows: int
     holdout_rows: int = 0
     fingerprint: str
     dataset_fingerprint: str
     reference_uri: str | None = None
-    holdout_from: date | None = None
+    holdout_from: Partition | None = None
     window: Window = "normal"
 
 
@@ -102,9 +110,10 @@ class CandidateRef(Ref):
     Attributes:
         tracking_run_id: The candidate's own MLflow run, a child of the pipeline's run.
         model_uri: Address of the logged model, as MLflow loads it.
-        score: Primary metric on the newest days of the training window; compares candidates.
+        score: Primary metric on the learned rows that validate; compares candidates.
         fingerprint: Of everything the model depends on; equal fingerprints mean equal models.
-        trained_until: The newest day the model has seen.
+        features_fingerprint: Of the features it learned from and was evaluated on.
+        trained_until: The newest partition the model has seen.
         reference_uri: See `FeaturesRef`; kept with the model for as long as it lives.
     """
 
@@ -114,25 +123,31 @@ class CandidateRef(Ref):
     score: float
     params: dict[str, float | int | str | bool | None]
     fingerprint: str
-    trained_until: date
+    features_fingerprint: str = ""
+    trained_until: Partition
     reference_uri: str
     window: Window = "normal"
 
 
 class EvaluationRef(Ref):
-    """A challenger's metrics on the holdout days, beside the champion's, and what follows.
+    """A challenger's metrics on held-out rows, beside the champion's, and what follows.
 
     Attributes:
-        uri: Folder with `predictions.parquet` (target, prediction), `importance.json` and
+        uri: Folder with `predictions.parquet` (target and predictions), `importance.json` and
             `drift.json` for the report.
+        features: What it was evaluated on, for the case that the champion moves before promote;
+            None where older code evaluated.
+        baseline_metrics: On the same days, those of a model that has learned the target alone.
         champion_version: Registry version of the champion, None where there is none yet.
-        champion_metrics: The champion's metrics on the same holdout days.
+        champion_metrics: The champion's metrics on the same rows.
         verdict: What follows, and why.
     """
 
     uri: str
+    features: FeaturesRef | None = None
     candidate: CandidateRef
     metrics: dict[str, float]
+    baseline_metrics: dict[str, float] = {}
     champion_version: int | None = None
     champion_metrics: dict[str, float] = {}
     verdict: Verdict
@@ -142,8 +157,8 @@ class PromotionRef(Ref):
     """What became of the challenger: the champion's registry version after the run, and why."""
 
     promoted: bool
-    champion_version: int | None
-    previous_version: int | None
+    champion_version: int | None = None
+    previous_version: int | None = None
     verdict: Verdict
 
     @property
@@ -161,7 +176,7 @@ class PromotionRef(Ref):
 
 
 class ScoresRef(Ref):
-    """Predictions of one partition: a Parquet file with the rows' key columns and `prediction`."""
+    """Predictions of one partition: a Parquet file, with the rows' key columns beside them."""
 
     uri: str
     rows: int
@@ -170,7 +185,7 @@ class ScoresRef(Ref):
 
 
 class MonitorRef(Ref):
-    """Drift and live performance of the champion on the newest days.
+    """Drift and live performance of the champion on the newest partitions.
 
     Attributes:
         live_metrics: Metrics of stored predictions whose labels have arrived; empty without labels.
@@ -189,6 +204,12 @@ class MonitorRef(Ref):
         """Return why a new model is asked for; empty where none is."""
         drift = [self.drift] if self.drift.exceeded else []
         return [*drift, *(gate for gate in self.live_gates if not gate.passed)]
+
+
+class StepRef(Ref):
+    """What a step of the team's own returned, as JSON; empty where it returned nothing."""
+
+    result: dict[str, JsonValue] = {}
 
 
 class ReportRef(Ref):

@@ -5,9 +5,15 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
-from datetime import date, timedelta
-from typing import Annotated, Any
+import logging
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -15,11 +21,12 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -29,76 +36,229 @@ from pydantic_settings import (
 )
 
 from .answers import DISTRIBUTED
+from .cadence import Cadence, Unit, Weekday
 from .errors import SettingsError
 from .paths import config_file, project_root
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Days = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+Split = Literal["time", "random", "group", "time_and_group"]
+# How a file's name may end; a later one is compressed.
+SUFFIXES = tuple(
+    f"{kind}{packed}"
+    for packed in ("", ".gz", ".zst")
+    for kind in (".parquet", ".csv", ".jsonl", ".ndjson")
+)
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with `***` for the passwords inside its addresses."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def known_zone(name: str) -> str:
+    """Return the name of a time zone; raises ValueError where there is none of that name."""
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be a time zone like Europe/Berlin") from None
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # A bound that is no number would hold against everything, or nothing.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Project(_Section):
     """Who owns the pipeline and what it is called in logs, alerts and the tracking server."""
 
     name: str = "pipeline"
-    slug: str = "pipeline"
-    owner: str = "ml-team"
+    slug: str = Field(default="pipeline", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    owner: str = Field(default="ml-team", min_length=1)
 
 
-class Data(_Section):
-    """Where the partitions are: a folder or any fsspec address, one file per day.
+class Csv(_Section):
+    """How a CSV is written, where not as most programs do.
 
     Attributes:
-        storage_options: What fsspec's file system is made with, like key, secret and endpoint_url,
-            where it is not the one that artefacts go to. Best set in the environment.
+        null_values: What stands for a value that is not there, in any column.
     """
 
-    source: str = "data/sample"
-    file: str = "{partition}.parquet"
-    storage_options: dict[str, SecretStr] = {}
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    decimal_comma: bool = False
+    encoding: str = "utf8"
+    null_values: list[str] = [""]
 
-    @field_validator("file")
+    @field_validator("encoding")
     @classmethod
-    def _file_names_the_partition(cls, value: str) -> str:
-        if "{partition}" not in value or not value.endswith((".parquet", ".csv")):
-            raise ValueError("must contain {partition} and end in .parquet or .csv")
+    def _encoding_exists(cls, value: str) -> str:
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError("must be an encoding that Python knows, like latin-1") from None
         return value
 
 
+class Reference(_Section):
+    """A further table, like customers by their number that features are made with, or labels.
+
+    Attributes:
+        source: A file: a path in the project, or any fsspec address.
+    """
+
+    source: str
+
+
+class Data(_Section):
+    """Where the data is, and how it is cut into partitions.
+
+    Attributes:
+        kind: `files`: one or more per partition; `table`: one file or folder with a time column;
+            `sql`: a query; `delta`: a Delta table; `python`: functions in domain/source.py.
+        source: A folder, or for a table also a file; any fsspec address. For `sql` an address of
+            SQLAlchemy's, best set in the environment: PIPELINE_DATA__SOURCE.
+        unit: `cadence` in the file: what a partition spans; none for a table without time.
+        file: How the files of a partition are called; folders and `*` are fine.
+        marker: A file that says that a partition is complete, like {partition}.done, or _SUCCESS
+            beside its files. Without one, they must have stopped growing.
+        settle_seconds: How far two looks at new files lie apart; 0 takes them as they are.
+        query: For `sql`: gives the rows from `:start` up to `:end`, the partition's bounds.
+        time_zone: Where days, weeks and months begin, and what times without a zone mean.
+        storage_options: What fsspec's file system is made with, like key, secret and endpoint_url,
+            where it is not the one that artefacts go to. Best set in the environment.
+        reference: Further tables, by name.
+        labels: Where labels are that do not come with the rows: KEY and LABEL of domain/schema.py.
+    """
+
+    kind: Literal["files", "table", "sql", "delta", "python"] = "files"
+    source: str = "data/sample"
+    unit: Unit = Field(default="day", alias="cadence")
+    file: str = "{partition}.parquet"
+    marker: str = ""
+    settle_seconds: float = Field(default=2, ge=0)
+    query: str = ""
+    time_zone: str = "UTC"
+    week_start: Weekday = "monday"
+    storage_options: dict[str, SecretStr] = {}
+    csv: Csv = Csv()
+    reference: dict[str, Reference] = {}
+    labels: Reference | None = None
+
+    @property
+    def address(self) -> str:
+        """The source as messages may name it: without a password."""
+        return without_passwords(self.source)
+
+    @property
+    def marker_file(self) -> str:
+        """How the marker of a partition is called, below the source; empty without one."""
+        folder = self.file.rpartition("/")[0]
+        beside = self.marker and folder and "{partition}" not in self.marker
+        return f"{folder}/{self.marker}" if beside else self.marker
+
+    @property
+    def cadence(self) -> Cadence:
+        """How the table is cut into partitions."""
+        return Cadence(self.unit, self.time_zone, self.week_start)
+
+    @field_validator("file")
+    @classmethod
+    def _file_names_the_partition(cls, value: str, info: ValidationInfo) -> str:
+        if not value.endswith(SUFFIXES):
+            raise ValueError(f"must end in one of {', '.join(SUFFIXES)}")
+        if info.data.get("unit") != "none" and "{partition}" not in value:
+            raise ValueError('must contain {partition}, unless cadence is "none"')
+        return value
+
+    @model_validator(mode="after")
+    def _marker_is_of_one_partition(self) -> Data:
+        if not self.marker:
+            return self
+        if self.kind != "files":
+            raise ValueError(f'marker is for kind = "files", not for "{self.kind}"')
+        if self.unit != "none" and "{partition}" not in self.marker_file:
+            raise ValueError(
+                "marker must contain {partition}, unless each partition has a folder in file"
+            )
+        return self
+
+    @field_validator("query")
+    @classmethod
+    def _query_is_bounded(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("kind") != "sql" or info.data.get("unit") == "none":
+            return value
+        if lacking := [name for name in (":start", ":end") if name not in value]:
+            raise ValueError(f"must take the rows of a partition: no {' or '.join(lacking)} in it")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, value: str) -> str:
+        return known_zone(value)
+
+
 class Validation(_Section):
-    """Limits beyond which a partition is rejected as a whole."""
+    """Limits beyond which a partition is rejected as a whole.
+
+    Attributes:
+        min_rows_share: Of the median of the partitions before, that the run's own must have.
+        few_rows: What fewer than that do: `warn` says it in log, table and report, `reject` stops.
+        max_rows: A partition's rows; looked at before they are read, like the following.
+        max_megabytes: What a partition takes in memory, unpacked.
+        max_line_megabytes: A line of a CSV or of JSON lines.
+    """
 
     min_rows: int = Field(default=100, ge=0)
+    min_rows_share: Share = 0.5
+    few_rows: Literal["warn", "reject"] = "warn"
     max_invalid_share: Share = 0.05
     max_null_share: Share = 0.3
     max_shift_psi: float = Field(default=1.0, gt=0)
+    max_rows: Count = 50_000_000
+    max_megabytes: float = Field(default=4_000, gt=0)
+    max_line_megabytes: float = Field(default=10, gt=0)
 
 
 class Training(_Section):
-    """The window of days a model learns from, and the search for its parameters."""
+    """The window of partitions a model learns from, and the search for its parameters.
 
-    window_days: Days = 21
-    wider_window_days: Days = 28
-    holdout_days: Days = 7
+    Attributes:
+        split: What tells learned from held-out rows; see `Settings.split` for the default.
+        holdout: The newest partitions of the window, held out by a split by time.
+        gap: Partitions before those that nobody sees.
+        holdout_share: The rows that a random split, or one by group, holds out.
+        min_labelled_share: Partitions with a target in fewer of their rows are left out until
+            their labels are in. At 0 each needs its labels, like any other column.
+        min_partitions_share: Of the window, that must be there and good. At 1 each must be.
+    """
+
+    window: Count = 21
+    wider_window: Count = 28
+    split: Split | None = None
+    holdout: Count = 7
+    gap: int = Field(default=0, ge=0)
+    holdout_share: float = Field(default=0.2, gt=0, lt=1)
+    min_labelled_share: Share = 0.0
+    min_partitions_share: Share = 0.5
     candidates: Annotated[list[str], Field(min_length=1)] = ["linear", "random_forest", "xgboost"]
     trials: int = Field(default=5, ge=1)
     seed: int = 7
     threads: int = Field(default=1, ge=1)
 
+    @field_validator("candidates")
+    @classmethod
+    def _candidates_differ(cls, value: list[str]) -> list[str]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"must name each candidate once, not {', '.join(twice)} again")
+        return value
+
     @model_validator(mode="after")
-    def _windows_leave_days_to_learn_from(self) -> Training:
-        if self.window_days < self.holdout_days + 2:
+    def _wider_window_is_no_smaller(self) -> Training:
+        if self.wider_window < self.window:
             raise ValueError(
-                f"window_days ({self.window_days}) must exceed holdout_days "
-                f"({self.holdout_days}) by 2 or more"
-            )
-        if self.wider_window_days < self.window_days:
-            raise ValueError(
-                f"wider_window_days ({self.wider_window_days}) must not be below "
-                f"window_days ({self.window_days})"
+                f"wider_window ({self.wider_window}) must not be below window ({self.window})"
             )
         return self
 
@@ -111,27 +271,47 @@ class Gate(_Section):
 
 
 class Gates(_Section):
-    """What a challenger must reach on the holdout days before it becomes champion."""
+    """What a challenger must reach on held-out rows before it becomes champion."""
 
     metrics: dict[str, Gate] = {}
     min_improvement: float = 0.0
+    min_above_baseline: float | None = None
 
 
 class Monitoring(_Section):
     """When features count as drifted, and when drift asks for a new model."""
 
-    window_days: Days = 7
+    window: Count = 7
     max_psi: float = Field(default=0.1, gt=0)
     max_drifted_share: Share = 0.0
 
 
 class Schedule(_Section):
-    """When the engine starts the pipelines: cron expressions; empty means by hand only."""
+    """When the engine starts the pipelines: cron expressions; empty means by hand only.
+
+    Attributes:
+        time_zone: Of the cron expressions.
+        start_date: Of the first partition that an engine knows, or catches up with.
+        catchup: Whether runs that were missed follow; refused where an engine starts none late.
+    """
 
     training: str = ""
     inference: str = ""
-    start_date: date = date(2013, 1, 1)
+    time_zone: str = "UTC"
+    start_date: date = date(2020, 1, 1)
     catchup: bool = False
+
+    @field_validator("training", "inference")
+    @classmethod
+    def _cron_has_five_fields(cls, value: str) -> str:
+        if value and len(value.split()) != 5:
+            raise ValueError('must be a cron expression of five fields, like "0 6 * * 1"')
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, value: str) -> str:
+        return known_zone(value)
 
 
 class Limits(_Section):
@@ -147,7 +327,7 @@ class Limits(_Section):
 class Storage(_Section):
     """Where stages write: a folder, or s3:// and the like when workers share no disk."""
 
-    root: str = "var/artifacts"
+    root: str = Field(default="var/artifacts", min_length=1)
 
 
 class Workers(_Section):
@@ -157,10 +337,22 @@ class Workers(_Section):
 
 
 class Logging(_Section):
-    """How log lines look."""
+    """Which log lines there are, and how they look.
+
+    Attributes:
+        json_lines: Of the command line, and so of steps that are containers; engines with workers
+            of their own keep logs in their form.
+    """
 
     level: str = "INFO"
     json_lines: bool = False
+
+    @field_validator("level")
+    @classmethod
+    def _level_exists(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return value.upper()
 
 
 class _Environment(EnvSettingsSource):
@@ -214,16 +406,69 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls, config_file(project_root()))
         return init_settings, _Environment(settings_cls), toml
 
-    def window(self, partition: date, days: int) -> list[date]:
-        """Return the `days` days up to and including `partition`, oldest first."""
-        return [partition - timedelta(days=back) for back in reversed(range(days))]
+    @property
+    def split(self) -> Split:
+        """By what rows are held out: by time where the data has partitions, else at random."""
+        return self.training.split or ("random" if self.data.unit == "none" else "time")
+
+    @property
+    def splits_by_time(self) -> bool:
+        """Whether the newest partitions are held out."""
+        return self.split in ("time", "time_and_group")
+
+    @model_validator(mode="after")
+    def _artefacts_and_source_are_apart(self) -> Settings:
+        home = project_root().resolve()
+        root, source = ((home / one).resolve() for one in (self.storage.root, self.data.source))
+        if "://" not in self.storage.root and root in (source, home, Path(root.anchor)):
+            raise PydanticCustomError(
+                "storage",
+                f'storage.root "{self.storage.root}" must be a folder of its own, like '
+                '"var/artifacts"',
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _split_leaves_partitions_to_learn_from(self) -> Settings:
+        training = self.training
+        if not self.splits_by_time:
+            return self
+        if self.data.unit == "none":
+            raise PydanticCustomError(
+                "split", f'training.split "{self.split}" needs a data.cadence other than "none"'
+            )
+        if training.window < training.holdout + training.gap + 2:
+            gap = f" and gap ({training.gap})" if training.gap else ""
+            raise PydanticCustomError(
+                "split",
+                f"training.window ({training.window}) must exceed holdout "
+                f"({training.holdout}){gap} by 2 or more",
+            )
+        return self
 
 
 def load_environment() -> None:
-    """Load .env of the project into the environment; variables that are set already win."""
+    """Load .env of the project into the environment; variables that are set already win.
+
+    Where the shell or .env names a proxy, this machine is reached without it.
+    """
     from dotenv import load_dotenv
 
     load_dotenv(project_root() / ".env")
+    _bypass_proxy_on_loopback()
+
+
+def _bypass_proxy_on_loopback() -> None:
+    from urllib.request import getproxies_environment
+
+    if not getproxies_environment().keys() - {"no"}:
+        return
+    # Each library reads one of the two.
+    names = ("no_proxy", "NO_PROXY")
+    known = [host.strip() for name in names for host in os.environ.get(name, "").split(",")]
+    hosts = dict.fromkeys([*filter(None, known), "localhost", "127.0.0.1", "::1"])
+    # A star counts only where it is alone.
+    os.environ |= dict.fromkeys(names, "*" if "*" in hosts else ",".join(hosts))
 
 
 @functools.cache
@@ -237,10 +482,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})"
-            for detail in error.errors()
-        ]
+        lines = [_line(detail) for detail in error.errors()]
         raise SettingsError(
             "bad settings in config/pipeline.toml or PIPELINE_* variables:\n  " + "\n  ".join(lines)
         ) from None
@@ -248,8 +490,15 @@ def load_settings() -> Settings:
         raise SettingsError(f"config/pipeline.toml is not readable as TOML: {error}") from None
 
 
+def _line(detail: ErrorDetails) -> str:
+    if not detail["loc"]:
+        # Of settings that contradict each other; it names them.
+        return detail["msg"]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})"
+
+
 def _shown(detail: ErrorDetails) -> str:
     # What storage is opened with may be keys.
     if "storage_options" in f"{detail['loc']} {detail['input']}":
         return "***"
-    return f"{detail['input']!r:.80}"
+    return f"{without_passwords(repr(detail['input'])):.80}"

@@ -8,11 +8,14 @@ import time
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from . import storage
+from pydantic import TypeAdapter, ValidationError
+
+from . import ending, storage
 from .deadline import EXIT_CODE, deadline
-from .errors import MissingUpstream, StageTimeout, UntrackedRun
+from .errors import BadInput, MissingUpstream, StageTimeout, Terminated, UntrackedRun
+from .explain import explain, explained
 from .logs import CONTEXT, get_logger
 from .outcomes import Window
 from .records import StageError, StageRecord, record_path
@@ -29,6 +32,9 @@ on_timeout: set[Callable[[Run, str, StageTimeout], object]] = set()
 # whose other processes live on does that itself.
 before_exit: list[Callable[[Run], object]] = []
 
+# The calls of stages that have not ended.
+_running: list[_Call] = []
+
 P = ParamSpec("P")
 R = TypeVar("R", bound=Ref)
 
@@ -39,7 +45,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     References may arrive as models or as their JSON. A missing one raises `MissingUpstream`, a
     run that MLflow does not know raises `UntrackedRun`. Each call logs how it began and ended and
     writes a `StageRecord`, also when it fails. It ends at the time limit of the settings, see
-    `deadline`; where that ends the process, it is recorded and alerted before.
+    `deadline`; where that ends the process, it is recorded and alerted before. SIGTERM ends it like
+    a failure, see `ending`.
     """
     signature = inspect.signature(function)
     # Resolved at the first call: annotations are strings until then.
@@ -47,14 +54,19 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)
+        name = function.__name__
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise BadInput(f"stage '{name}': {error}") from None
         bound.apply_defaults()
-        name, given = function.__name__, bound.arguments
+        given = bound.arguments
         given["run"] = run = _check_run(name, given["run"])
         for parameter, value in given.items():
             given[parameter] = _check_reference(name, parameter, hints()[parameter], value)
         call = _Call(run, name, label_of(name, given))
-        with call, deadline(call.label, call.limit_seconds, call.before_process_ends):
+        limit = deadline(call.label, call.limit_seconds, call.before_process_ends)
+        with ending.raise_signals(), call, limit, explained():
             result = function(*bound.args, **bound.kwargs)
             call.result = result
         return result
@@ -62,8 +74,20 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def end_running(error: Terminated) -> dict[str, Run]:
+    """Record the stages that still work in other threads as ended by a signal.
+
+    Returns:
+        Their runs, by label.
+    """
+    calls = list(_running)
+    for call in calls:
+        call.end(error)
+    return {call.label: call.run for call in calls}
+
+
 class _Call:
-    """One call of a stage: shown in the log, and recorded however it ends."""
+    """One call of a stage: shown in the log, and recorded once, however it ends."""
 
     def __init__(self, run: Run, stage: str, label: str) -> None:
         self.run, self.stage, self.label = run, stage, label
@@ -72,7 +96,8 @@ class _Call:
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
 
     def __enter__(self) -> None:
-        context = {"run": self.run.key, "partition": f"{self.run.partition}", "stage": self.label}
+        _running.append(self)
+        context = {"run": self.run.key, "partition": self.run.partition, "stage": self.label}
         self._token = CONTEXT.set(context)
         _notify(self.label, None)
         log.info("started")
@@ -81,8 +106,15 @@ class _Call:
         if error is not None:
             # The engine logs it, too.
             redact_error(error)
-        self._record(error)
+        if isinstance(error, Terminated):
+            self.end(error)
+        else:
+            self._record(error)
         CONTEXT.reset(self._token)
+
+    def end(self, error: Terminated) -> None:
+        """Record that a signal ended it."""
+        self._record(Terminated(error.number, self.label), error.exit_code)
 
     def before_process_ends(self, error: StageTimeout) -> None:
         """Do what nobody will do once this process is gone."""
@@ -93,6 +125,11 @@ class _Call:
             close(self.run)
 
     def _record(self, error: BaseException | None, exit_code: int | None = None) -> None:
+        try:
+            _running.remove(self)
+        except ValueError:
+            # A thread that ends while its process does.
+            return
         record = StageRecord(
             stage=self.stage,
             label=self.label,
@@ -101,12 +138,20 @@ class _Call:
             result=None if self.result is None else self.result.model_dump(mode="json"),
             error=None if error is None else StageError.of(error),
             exit_code=exit_code,
+            attempt=self.run.tracking_run_id,
         )
         if record.error is None:
             log.info("finished in %.1f s", record.seconds)
         else:
             log.error("failed after %.1f s: %s", record.seconds, record.error)
-        storage.write_model(record_path(self.run.key, self.label), record)
+        try:
+            storage.write_model(record_path(self.run.key, self.label), record)
+        except OSError as lost:
+            known = explain(lost) or lost
+            if error is None:
+                raise known from None
+            # What ended the stage counts, and may be the same full disk.
+            log.error("that could not be recorded: %s", known)
         _notify(self.label, record)
 
 
@@ -125,11 +170,21 @@ def _check_run(stage: str, value: Any) -> Run:
 
 
 def _check_reference(stage: str, parameter: str, hint: Any, value: Any) -> Any:
-    if not (isinstance(hint, type) and issubclass(hint, Ref)):
-        return value
-    if value is None:
+    is_reference = isinstance(hint, type) and issubclass(hint, Ref)
+    if value is None and is_reference:
         raise MissingUpstream(stage, parameter)
-    return value if isinstance(value, hint) else hint.model_validate(value)
+    # What else own steps take is theirs to check.
+    if not is_reference and typing.get_origin(hint) is not Literal:
+        return value
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        reasons = "; ".join(
+            ".".join([parameter, *map(str, detail["loc"])]) + f": {detail['msg']}"
+            for detail in error.errors()
+        )
+        kind = f" as {hint.__name__}" if is_reference else ""
+        raise BadInput(f"stage '{stage}' cannot take {parameter}{kind}: {reasons}") from None
 
 
 def label_of(stage: str, arguments: Mapping[str, Any]) -> str:

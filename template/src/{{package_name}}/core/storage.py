@@ -1,11 +1,13 @@
 """The one seam to files: local folders by default, any fsspec address when workers share no disk.
 
-Files are written whole or not at all: first under a temporary name, then moved into place.
+Files are written whole or not at all: first under a temporary name, then moved into place. What is
+passed on and kept is their address below the artefact root, so that the root may move.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -13,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from upath import UPath
 
+from .cadence import Partition
 from .paths import project_root
 from .refs import Manifest, PartitionFile, Run
 from .settings import load_settings
@@ -30,14 +32,28 @@ if TYPE_CHECKING:
 
 def resolve(address: str) -> UPath:
     """Return an address as a path; a relative one starts at the project's root."""
-    if "://" in address or os.path.isabs(address):
-        return UPath(address)
-    return UPath(project_root() / address)
+    return UPath(address if _is_whole(address) else project_root() / address)
 
 
 def artifact_path(*parts: str) -> UPath:
     """Return a path below the artefact root."""
     return resolve(load_settings().storage.root).joinpath(*parts)
+
+
+def address_of(path: UPath) -> str:
+    """Return a path as references hold it: relative to the artefact root where it lies there."""
+    root = f"{artifact_path()}".rstrip("/") + "/"
+    return f"{path}".removeprefix(root)
+
+
+def path_of(address: str) -> UPath:
+    """Return the path of what `address_of` returned."""
+    return UPath(address) if _is_whole(address) else artifact_path(address)
+
+
+def _is_whole(address: str) -> bool:
+    """Return whether an address says all, and starts nowhere."""
+    return "://" in address or os.path.isabs(address)
 
 
 def fingerprint(*parts: str | bytes) -> str:
@@ -71,7 +87,13 @@ def atomic(path: UPath) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            # A full disk is noticed while writing, which knows no name.
+            if error.errno and not error.filename:
+                error.filename = str(path)
+            raise
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_local(path):
             temporary.chmod(0o644)
@@ -122,30 +144,51 @@ def write_bytes(path: UPath, data: bytes) -> str:
     """Write a file whole or not at all, and return its address."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
-    return str(path)
+    return address_of(path)
 
 
 def write_parquet(path: UPath, frame: pl.DataFrame) -> str:
     """Write a frame as Parquet whole or not at all, and return its address."""
     with atomic(path) as temporary:
         frame.write_parquet(temporary)
-    return str(path)
+    return address_of(path)
 
 
-def write_partition(path: UPath, partition: date, frame: pl.DataFrame) -> PartitionFile:
-    """Write one day of a dataset as Parquet; the fingerprint is that of the file's bytes."""
+def write_by_content(folder: UPath, frame: pl.DataFrame) -> UPath:
+    """Write a frame as Parquet under a name made of its bytes, unless it is there already."""
+    stream = io.BytesIO()
+    frame.write_parquet(stream)
+    data = stream.getvalue()
+    path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    if not has_size(path, len(data)):
+        write_bytes(path, data)
+    return path
+
+
+def has_size(path: UPath, size: int) -> bool:
+    """Return whether there is a file of so many bytes; a power cut may leave one without any."""
+    try:
+        return bool(path.stat().st_size == size)
+    except FileNotFoundError:
+        return False
+
+
+def write_partition(path: UPath, partition: Partition, frame: pl.DataFrame) -> PartitionFile:
+    """Write one partition of a dataset as Parquet; the fingerprint is that of the file's bytes."""
     with atomic(path) as temporary:
         frame.write_parquet(temporary)
         with temporary.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    return PartitionFile(partition=partition, uri=str(path), rows=frame.height, fingerprint=digest)
+    return PartitionFile(
+        partition=partition, uri=address_of(path), rows=frame.height, fingerprint=digest
+    )
 
 
 def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
     """Read one Parquet file from any address."""
     import polars as pl
 
-    path = UPath(uri)
+    path = path_of(uri)
     if is_local(path):
         return pl.read_parquet(str(path), columns=columns)
     return pl.read_parquet(path.read_bytes(), columns=columns)
@@ -153,7 +196,7 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pl.DataFrame:
 
 def read_manifest(uri: str) -> tuple[PartitionFile, ...]:
     """Read the list of a dataset's files, oldest partition first."""
-    return Manifest.model_validate_json(UPath(uri).read_text()).files
+    return Manifest.model_validate_json(path_of(uri).read_text()).files
 
 
 def write_dataset(run: Run, kind: str, files: Sequence[PartitionFile]) -> tuple[str, str, int]:
@@ -176,7 +219,7 @@ def write_dataset(run: Run, kind: str, files: Sequence[PartitionFile]) -> tuple[
 def read_partitions(
     files: Sequence[PartitionFile], columns: list[str] | None = None, about: int | None = None
 ) -> pl.DataFrame:
-    """Read the files of several days into one frame, in their order.
+    """Read the files of several partitions into one frame, in their order.
 
     With `about`, every file gives an even sample, so that this many rows or fewer come together,
     and one more a file at most. It bounds memory, whatever the size of the window.

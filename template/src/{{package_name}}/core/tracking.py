@@ -16,17 +16,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .answers import TRACKING
-from .errors import SettingsError
 from .logs import get_logger
+from .mlflow_address import store_file
+from .mlflow_address import tracking_uri as tracking_uri
 from .outcomes import Window
 from .paths import project_root
 from .redact import redact
 from .refs import Run
-from .settings import load_environment, load_settings
+from .settings import load_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,29 +35,7 @@ log = get_logger(__name__)
 RUN_KEY_TAG = "pipeline.run_key"
 CHILD_TAG = "pipeline.candidate"
 ENGINE_URL_TAG = "pipeline.engine_url"
-
-
-def tracking_uri() -> str:
-    """Return $MLFLOW_TRACKING_URI, or the project's own SQLite file where it tracks locally.
-
-    Raises:
-        SettingsError: The project tracks on a server, and the variable is not set.
-    """
-    load_environment()
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        return uri
-    if TRACKING == "mlflow_server":
-        raise SettingsError(
-            "MLFLOW_TRACKING_URI is not set: `uv run poe stack up` starts this project's MLflow "
-            "server and writes the address into .env"
-        )
-    if TRACKING == "mlflow_remote":
-        raise SettingsError(
-            "MLFLOW_TRACKING_URI is not set: put your MLflow server's address into .env, and "
-            "MLFLOW_TRACKING_TOKEN or user name and password if it asks for them"
-        )
-    return f"sqlite:///{project_root() / 'var' / 'mlflow' / 'mlflow.db'}"
+PARENT_TAG = "mlflow.parentRunId"
 
 
 @functools.cache
@@ -71,9 +48,13 @@ def client() -> MlflowClient:
 
     # It advises on choices that are made here on purpose: pickled models, pinned requirements.
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    # It logs what it raises, too, with a statement of SQL.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if file := store_file():
+        from .mlflow_store import open_store
+
+        open_store(file)
     mlflow.set_tracking_uri(uri)
     # Else the one of an earlier connection of this process stays.
     mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
@@ -81,15 +62,32 @@ def client() -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """Return the project's experiment, created at the first call."""
+    """Return the project's experiment, created at the first call, restored where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
     name = load_settings().project.slug
     experiment = client().get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    location = None
-    if tracking_uri().startswith("sqlite:///"):
-        location = (project_root() / "var" / "mlflow" / "artifacts").as_uri()
-    return str(client().create_experiment(name, artifact_location=location))
+    if experiment is None:
+        try:
+            return str(client().create_experiment(name, artifact_location=_artifact_location()))
+        except MlflowException as error:
+            # Another first run was faster.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return experiment_id()
+    if experiment.lifecycle_stage == "deleted":
+        log.warning("experiment '%s' was deleted in MLflow: it is restored, its runs too", name)
+        client().restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+def _artifact_location() -> str | None:
+    """Return where runs keep files; None where the server knows."""
+    if store_file() is None:
+        return None
+    from .mlflow_artifacts import ROOT
+
+    return ROOT
 
 
 def run_url(run_id: str) -> str:
@@ -115,44 +113,69 @@ def open_run(run: Run, engine_url: str | None = None) -> str:
     """Open the parent run of a pipeline run, or open it again if that key is known.
 
     Logs the settings, the git commit and the versions of all installed packages, and where the
-    engine shows the run.
+    engine shows the run. A key that is run again with other settings gets another run beside it.
     """
     import polars as pl
 
     tags: dict[str, str] = {"pipeline.name": run.pipeline}
     if engine_url:
         tags |= {ENGINE_URL_TAG: engine_url, "mlflow.note.content": f"[Engine]({engine_url})"}
-    run_id, is_new = _find_or_create(run, "", f"{run.pipeline} {run.partition}", tags)
+    settings = pl.json_normalize(run.settings.model_dump(mode="json")).row(0, named=True)
+    name = f"{run.pipeline} {run.partition}"
+    run_id, is_new = _find_or_create(run, _Kind("", name, tags), settings)
     if not is_new:
         client().update_run(run_id, status="RUNNING")
         return run_id
-    log_params(run_id, pl.json_normalize(run.settings.model_dump(mode="json")).row(0, named=True))
+    log_params(run_id, settings)
     installed = sorted({f"{dist.name}=={dist.version}" for dist in metadata.distributions()})
     client().log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
     return run_id
 
 
-def open_child(run: Run, candidate: str, window: Window) -> str:
-    """Open the run of one candidate below the parent; a retry gets the same one again."""
-    child = candidate if window == "normal" else f"{candidate} (wider window)"
-    run_id, _ = _find_or_create(run, child, child, {"mlflow.parentRunId": run.tracking_run_id})
-    return run_id
+def open_child(
+    run: Run, candidate: str, window: Window, params: Mapping[str, Any], fingerprint: str
+) -> str:
+    """Open the run of one candidate below the parent; a retry gets the same one again.
+
+    With other parameters, or features of another fingerprint, it is another attempt: MLflow
+    changes nothing that was logged.
+    """
+    name = candidate if window == "normal" else f"{candidate} (wider window)"
+    kind = _Kind(name, name, {PARENT_TAG: run.tracking_run_id})
+    return _find_or_create(run, kind, params, fingerprint)[0]
 
 
-def _find_or_create(run: Run, child: str, name: str, tags: dict[str, str]) -> tuple[str, bool]:
-    """Return the id of the MLflow run of a pipeline run or its child, and whether it is new."""
+class _Kind(NamedTuple):
+    """Which MLflow run of a pipeline run: the parent, whose `child` is empty, or a candidate's."""
+
+    child: str
+    name: str
+    tags: dict[str, str]
+
+
+def _find_or_create(
+    run: Run, kind: _Kind, params: Mapping[str, Any], fingerprint: str = ""
+) -> tuple[str, bool]:
+    """Return the id of an MLflow run that these parameters and data fit, and whether it is new."""
     experiment = experiment_id()
-    condition = f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = '{child}'"
-    known = client().search_runs([experiment], condition, max_results=1)
-    if known:
-        return str(known[0].info.run_id), False
+    condition = f"tags.`{RUN_KEY_TAG}` = '{run.key}' and tags.`{CHILD_TAG}` = '{kind.child}'"
+    known = client().search_runs([experiment], condition)
+    for one in known:
+        inputs = one.inputs.dataset_inputs if one.inputs else []
+        digests = {given.dataset.digest for given in inputs}
+        same = one.data.params.items() <= _as_text(params).items() and digests <= {fingerprint}
+        if same and one.data.tags.get(PARENT_TAG) == kind.tags.get(PARENT_TAG):
+            return str(one.info.run_id), False
+    attempt = {} if not known else {"pipeline.attempt": f"{len(known) + 1}"}
     tags = {
         RUN_KEY_TAG: run.key,
-        CHILD_TAG: child,
+        CHILD_TAG: kind.child,
         "pipeline.partition": f"{run.partition}",
-        **tags,
+        **kind.tags,
+        **attempt,
         **git_tags(),
     }
+    name = f"{kind.name}, attempt {len(known) + 1}" if known else kind.name
     created = client().create_run(experiment, tags=tags, run_name=name)
     return str(created.info.run_id), True
 
@@ -172,16 +195,22 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     """Log parameters; logging the same values again is allowed."""
     from mlflow.entities import Param
 
-    entities = [Param(key, redact(str(value))[:6000]) for key, value in params.items()]
+    entities = [Param(key, value) for key, value in _as_text(params).items()]
     client().log_batch(run_id, params=entities)
 
 
+def _as_text(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return parameters as MLflow keeps them, without secrets."""
+    return {key: redact(str(value))[:6000] for key, value in params.items()}
+
+
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics of one step."""
+    """Log metrics of one step; what MLflow takes in no name, like brackets, becomes `_`."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    entities = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+    named = {re.sub(r"[^/\w.\- :]", "_", key)[:250]: value for key, value in metrics.items()}
+    entities = [Metric(key, float(value), now, step) for key, value in named.items()]
     client().log_batch(run_id, metrics=entities)
 
 
@@ -214,9 +243,9 @@ def log_report(run: Run, html: str) -> None:
     client().log_text(run.tracking_run_id, html, "report.html")
 
 
-def finish(run: Run, succeeded: bool) -> None:
-    """Close the parent run as finished or failed."""
-    client().set_terminated(run.tracking_run_id, "FINISHED" if succeeded else "FAILED")
+def finish(run: Run, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """Close the parent run."""
+    client().set_terminated(run.tracking_run_id, status)
 
 
 def git_tags() -> dict[str, str]:

@@ -4,14 +4,17 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
+from ..core import storage
+from ..interface import STEPS_FOLLOW, load_steps
+from .partitions import key_of
 from .resources import Reference
-from .steps import LIMITS, RETRIES, TAGS, call
+from .stage_assets import LIMITS, RETRIES, TAGS, call
 
 # The type of what `define_asset_job` returns; Dagster does not export it.
 UnresolvedAssetJob: TypeAlias = Any
 
 # Each step is limited by its stage; this is for what no stage can limit, like a lost machine.
-STEPS_IN_A_ROW = 14
+STEPS_IN_A_ROW = 14 + sum(2 * len(load_steps().after(stage)) for stage in STEPS_FOLLOW)
 MAX_RUNTIME_MINUTES = LIMITS.wait_timeout_minutes + (
     STEPS_IN_A_ROW * (1 + LIMITS.retries) * LIMITS.stage_timeout_minutes
 )
@@ -55,9 +58,9 @@ def write_report(context: dg.OpExecutionContext, config: Ended) -> None:
     context.log_event(
         dg.AssetMaterialization(
             [config.run["pipeline"], "report"],
-            partition=config.run["partition"],
+            partition=key_of(config.run["partition"]),
             metadata={
-                "page": dg.MetadataValue.path(written["uri"]),
+                "page": dg.MetadataValue.path(f"{storage.path_of(written['uri'])}"),
                 "MLflow run": dg.MetadataValue.url(written["tracking_url"]),
                 "succeeded": written["succeeded"],
                 "failed stages": written["failed_stages"],

@@ -9,8 +9,9 @@ from ..core.errors import DataRejected
 from ..core.outcomes import Violation
 from ..orchestration.runs import key_of_run, timed_out
 from .jobs import report_config
+from .partitions import partition_of
 from .resources import Reference, read_reference
-from .steps import REJECTION, Step
+from .stage_assets import REJECTION, Step
 from .ui import run_address
 
 # Tag of a run of the command line, which alerts and reports itself.
@@ -29,8 +30,8 @@ def run_key_of(run: dg.DagsterRun) -> str:
     return key_of_run(pipeline_of(run) or run.job_name, run.root_run_id or run.run_id)
 
 
-def partition_of(run: dg.DagsterRun) -> str | None:
-    """Return the partition of a run."""
+def partition_key_of(run: dg.DagsterRun) -> str | None:
+    """Return what Dagster calls the partition of a run."""
     return run.tags.get("dagster/partition")
 
 
@@ -46,10 +47,10 @@ def failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.EventL
 
 def started(run: dg.DagsterRun) -> Reference:
     """Return the reference that a run began with; None when it did not come that far."""
-    pipeline, partition = pipeline_of(run), partition_of(run)
-    if pipeline is None or partition is None:
+    pipeline, key = pipeline_of(run), partition_key_of(run)
+    if pipeline is None or key is None:
         return None
-    reference = read_reference([pipeline, "run"], partition)
+    reference = read_reference([pipeline, "run"], key)
     return reference if reference and reference["key"] == run_key_of(run) else None
 
 
@@ -75,12 +76,13 @@ def alert_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str
     failed = failures(instance, run)
     error = error_of(failed[0]) if failed else message
     step = failed[0].step_key if failed else None
+    key = partition_key_of(run)
     reference = started(run)
     alerts.send_failure(
         error,
         pipeline=pipeline_of(run) or run.job_name,
         stage=Step.from_key(step).label if step else None,
-        partition=partition_of(run),
+        partition=partition_of(key) if key else None,
         run_key=run_key_of(run),
         try_number=_tries(instance, run, step) if step else None,
         log_url=run_address(run.run_id, step),

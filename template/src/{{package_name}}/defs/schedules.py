@@ -1,11 +1,10 @@
-"""Schedules: the cron expressions of [schedule]; each run takes the day before as its partition."""
-
-from datetime import timedelta
+"""Schedules: the cron expressions of [schedule]; each run takes the partition that ended last."""
 
 import dagster as dg
 
 from . import jobs
-from .steps import SETTINGS, TAGS
+from .partitions import CADENCE, key_of
+from .stage_assets import SETTINGS, TAGS
 
 
 def schedule(job: jobs.UnresolvedAssetJob, cron: str) -> dg.ScheduleDefinition:
@@ -15,15 +14,17 @@ def schedule(job: jobs.UnresolvedAssetJob, cron: str) -> dg.ScheduleDefinition:
         name=f"{job.name}_schedule",
         job=job,
         cron_schedule=cron,
-        execution_timezone="UTC",
+        execution_timezone=SETTINGS.schedule.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         tags=TAGS,
     )
-    def day_before(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        day = f"{context.scheduled_execution_time.date() - timedelta(days=1)}"
-        return dg.RunRequest(run_key=day, partition_key=day)
+    def last_ended(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        time = context.scheduled_execution_time
+        return dg.RunRequest(
+            run_key=time.isoformat(), partition_key=key_of(CADENCE.last_ended(time))
+        )
 
-    return day_before
+    return last_ended
 
 
 CRONS = [(jobs.training, SETTINGS.schedule.training), (jobs.inference, SETTINGS.schedule.inference)]

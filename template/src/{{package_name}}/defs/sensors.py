@@ -1,16 +1,16 @@
 """Sensors: what starts runs besides schedules, and what happens when one has ended."""
 
 from collections.abc import Iterator
-from datetime import date
 
 import dagster as dg
 
 from ..core.settings import load_settings
-from ..sources.files import list_partitions
+from ..sources import open_source
 from . import jobs
-from .assets.inference import MONITORING
+from .assets.inference import MONITORING, RUN_KEY
 from .outcome import alert_failure, is_attended, report_of
-from .steps import LIMITS, PARTITIONS, SETTINGS
+from .partitions import PARTITIONS, key_of
+from .stage_assets import LIMITS, SETTINGS
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
 EVENTS_A_TICK = 100
@@ -24,15 +24,19 @@ EVENTS_A_TICK = 100
 def new_partition(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Score each partition as it arrives, instead of by the clock; runs where catchup is on."""
     known = set(PARTITIONS.get_partition_keys())
-    there = [f"{day}" for day in list_partitions(load_settings()) if f"{day}" in known]
+    there = [one for one in open_source(load_settings()).list_partitions() if key_of(one) in known]
     # What was there before the sensor was turned on is caught up with only if asked for.
-    seen = context.cursor or ("" if SETTINGS.schedule.catchup else max(there, default=""))
-    new = [day for day in there if day > seen]
+    since = context.cursor
+    if since is None:
+        since = "" if SETTINGS.schedule.catchup else max(there, default="")
+    context.update_cursor(since)
+    # Not those after the last one: a file may arrive, or become whole, after a later one.
+    done = context.instance.get_materialized_partitions(RUN_KEY)
+    new = [one for one in there if one > since and key_of(one) not in done]
     if not new:
-        context.update_cursor(seen)
-        return dg.SkipReason(f"nothing newer than {seen or date.min} at the source")
-    requests = [dg.RunRequest(run_key=day, partition_key=day) for day in new]
-    return dg.SensorResult(requests, cursor=new[-1])
+        return dg.SkipReason(f"nothing new at the source since {since or 'the beginning'}")
+    # Dagster starts no second run of a key: what is still running, or failed, is left alone.
+    return dg.SensorResult([dg.RunRequest(run_key=one, partition_key=key_of(one)) for one in new])
 
 
 @dg.sensor(job=jobs.training, minimum_interval_seconds=10, default_status=RUNNING)

@@ -9,9 +9,6 @@ import polars as pl
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
-# The columns that identify a row: unique within a partition, and kept beside each prediction.
-KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
-
 NUMERIC = (
     "departure_hour",
     "scheduled_minutes",

@@ -1,4 +1,4 @@
-"""The gates: bounds that a model's metrics must hold, and the champion it must beat."""
+"""The gates: bounds that a model's metrics must hold, and the models it must beat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 
 from ..core.errors import BadInput
-from ..core.outcomes import GateResult
+from ..core.outcomes import GateResult, Rival
 from ..core.settings import Gates
 
 
@@ -30,23 +30,25 @@ def check_gates(metrics: Mapping[str, float], gates: Gates) -> tuple[GateResult,
 
 
 def improvement_over(
-    champion: Mapping[str, float],
+    other: Mapping[str, float],
     challenger: Mapping[str, float],
     *,
+    against: Rival,
     metric: str,
     greater_is_better: bool,
     least: float,
 ) -> GateResult:
-    """Hold a challenger against the champion, both measured on the same rows.
+    """Hold a challenger against the champion or the baseline, both measured on the same rows.
 
     Args:
-        champion: Its metrics.
+        other: The metrics of what it must beat.
         challenger: Its metrics.
+        against: What it must beat.
         metric: The one that compares models.
         greater_is_better: Its direction.
-        least: How much better the challenger must be, in the metric's unit; `min_improvement`.
+        least: How much better the challenger must be, in the metric's unit.
     """
-    gain = challenger[metric] - champion[metric]
+    gain = challenger[metric] - other[metric]
     gain = gain if greater_is_better else -gain
     return GateResult(
         metric=metric,
@@ -54,6 +56,7 @@ def improvement_over(
         bound="improvement",
         limit=least,
         passed=gain > least,
-        champion=champion[metric],
+        against=against,
+        other=other[metric],
         gain=gain,
     )

@@ -3,11 +3,73 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.settings import Settings
 
 
 def key_of_run(pipeline: str, run_id: str) -> str:
     """Return the pipeline's name for an engine's run: unique, and fit for a file name."""
     return f"{pipeline}-" + re.sub(r"[^A-Za-z0-9.]+", "-", run_id).strip("-")
+
+
+def graph_settings() -> Settings:
+    """Return the settings that a graph is made of.
+
+    Where they are wrong, those are the defaults: the graph is there all the same, and its first
+    task fails with their names, and is alerted.
+    """
+    from ..core.errors import SettingsError
+    from ..core.settings import Settings, load_settings
+
+    try:
+        return load_settings()
+    except SettingsError:
+        return Settings.model_construct()
+
+
+def conclude(pipeline: str, run_id: str, failure: str | None) -> None:
+    """Show the result of a run, and end with 1 where it failed or did nothing.
+
+    Args:
+        pipeline: Its name.
+        run_id: The engine's name of the run.
+        failure: Why it failed, as far as the engine knows.
+
+    Raises:
+        SystemExit: It failed, or none of its stages left a record.
+    """
+    from ..core.records import read_records
+    from ..reporting.terminal import result_table
+    from .servers import out
+
+    key = key_of_run(pipeline, run_id)
+    out.print(result_table(key))
+    if failure is None and not read_records(key):
+        failure = (
+            f"the {pipeline} run ended without a single stage: the engine found no task to start; "
+            "look at the dates and conditions of its graph"
+        )
+    if failure is not None:
+        raise SystemExit(failure)
+
+
+def refuse_catchup(engine: str) -> None:
+    """Refuse [schedule] catchup on an engine that starts no run late.
+
+    Raises:
+        SettingsError: It is on.
+    """
+    from ..core.errors import SettingsError
+    from ..core.settings import load_settings
+
+    if load_settings().schedule.catchup:
+        raise SettingsError(
+            f"[schedule] catchup is true, but {engine} starts no run that was missed: set it to "
+            "false, and run them with `uv run poe backfill`"
+        )
 
 
 def timed_out(run_key: str) -> bool:
@@ -23,11 +85,36 @@ def timed_out(run_key: str) -> bool:
 
 
 def arrived(wanted: str | None) -> str | None:
-    """Return the day of a run, by default the newest; None until it is at the source."""
+    """Return the partition of a run, by default the newest; None until the source holds all of it.
+
+    Raises:
+        BadInput: The one wanted is none of the cadence.
+        MissingPartitions: It is long over. Where runs catch up, each partition of a gap would
+            otherwise be waited for.
+    """
+    from ..core.errors import MissingPartitions
     from ..core.settings import load_settings
-    from ..sources.files import list_partitions, newest_partition
+    from ..sources import newest_partition, open_source
 
     settings = load_settings()
     if not wanted:
-        return f"{newest_partition(settings)}"
-    return wanted if wanted in map(str, list_partitions(settings)) else None
+        return newest_partition(settings)
+    cadence, minutes = settings.data.cadence, settings.limits.wait_timeout_minutes
+    cadence.parse(wanted)
+    source = open_source(settings)
+    if wanted in source.list_partitions():
+        return wanted
+    if source.is_arriving(wanted):
+        return None
+    # It may have become whole between two looks.
+    if wanted in source.list_partitions():
+        return wanted
+    # The run of a partition begins before the next one has ended.
+    ended = cadence.end(cadence.shift(wanted, 1))
+    if datetime.now(UTC) - ended > timedelta(minutes=minutes):
+        raise MissingPartitions(
+            f"'{settings.data.address}' lacks {wanted}, which is so long over that it is not "
+            f"waited for (wait_timeout_minutes in [limits] is {minutes:g}): deliver it, then run "
+            "it again"
+        )
+    return None

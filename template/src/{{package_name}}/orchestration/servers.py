@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TypeAlias
 
+from filelock import FileLock
 from rich.console import Console
 
 from ..core import tracking
-from ..core.errors import SettingsError
-from ..core.paths import project_root
+from ..core.errors import PipelineError, SettingsError
+from ..core.logs import console
+from ..core.paths import make_state_folder, project_root
+from ..core.ports import require_free
 from ..core.settings import load_environment
 from ..core.shared_state import require_shared_state
 
@@ -43,16 +46,75 @@ class Server:
     port_variable: str | None = None
 
 
-def base_environment() -> Path:
-    """Set what every engine's processes need where it is not set, and return the project's root."""
-    load_environment()
+def base_environment(prefix: str = "", *state: str) -> Path:
+    """Set what every engine's processes need where it is not set, and return the project's root.
+
+    Args:
+        prefix: What the engine's variables begin with.
+        state: How those begin that say where it keeps its state. Where the shell names another
+            deployment's, none of its variables count: only .env can name state elsewhere, or a
+            container that sets PIPELINE_HOME, too.
+    """
+    sys.excepthook = _in_one_sentence
     root = project_root()
+    if "PIPELINE_HOME" not in os.environ:
+        _leave_alone(root, prefix, state)
+    load_environment()
+    make_state_folder(root)
     os.environ.setdefault("PIPELINE_HOME", str(root))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # Engines start their own commands by name.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return root
+
+
+def one_at_a_time() -> FileLock:
+    """Return the lock under which an engine makes its tables; others of this project wait for it.
+
+    Engines look and then make them: of two that do at once, one breaks, or the tables stay broken.
+    """
+    return FileLock(project_root() / "var" / "engine.lock")
+
+
+def _leave_alone(root: Path, prefix: str, state: tuple[str, ...]) -> None:
+    """Forget an engine's variables where some name another deployment's state."""
+    from dotenv import dotenv_values
+
+    ours = dotenv_values(root / ".env")
+    names = [
+        name
+        for name in os.environ
+        if prefix and name.startswith(prefix) and os.environ[name] != ours.get(name)
+    ]
+    foreign = [
+        name for name in names if name.startswith(state) and not _is_inside(os.environ[name], root)
+    ]
+    if not foreign:
+        return
+    console().print(
+        f"{', '.join(foreign)} of this shell: another deployment's, which is left alone; "
+        "to use it for this project, set it in .env",
+        soft_wrap=True,
+    )
+    for name in names:
+        del os.environ[name]
+
+
+def _is_inside(value: str, root: Path) -> bool:
+    """Return whether a path, or the file of an SQLite address, is in a folder."""
+    path = Path(value.rpartition(":///")[2])
+    return path.is_absolute() and path.resolve().is_relative_to(root)
+
+
+def _in_one_sentence(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Show an expected error without its traceback."""
+    if isinstance(error, PipelineError):
+        console().print(f"error: {error}", markup=False, highlight=False)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def refuse_unshared_state(variables: Iterable[str] = ()) -> None:
@@ -82,7 +144,7 @@ def serve(servers: Sequence[Server], addresses: Callable[[], Iterable[tuple[str,
     servers = [*servers, *store]
     for server in servers:
         if server.port_variable:
-            _require_free_port(server.port_variable)
+            require_free(int(os.environ[server.port_variable]), server.port_variable)
     # A termination must reach the children as an interrupt does.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     children: dict[str, subprocess.Popen[bytes]] = {}
@@ -128,7 +190,7 @@ def _mlflow() -> tuple[str, list[Server]]:
 def log_file(name: str) -> Path:
     """Return where a program's output goes; the folder is there."""
     folder = project_root() / "var" / "log"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{name}.log"
 
 
@@ -170,13 +232,3 @@ def _stop(children: Iterable[subprocess.Popen[bytes]]) -> None:
             child.wait(timeout=15)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-
-
-def _require_free_port(variable: str) -> None:
-    port = int(os.environ[variable])
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        raise SystemExit(
-            f"port {port} is taken: stop what uses it, or set {variable} in .env to another"
-        ) from None

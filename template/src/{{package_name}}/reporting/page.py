@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from upath import UPath
-
-from ..core import tracking
+from ..core import storage, tracking
 from ..core.records import Importance, read_checked_partitions
 from ..core.redact import redact
 from .summary import Summary
@@ -24,7 +22,7 @@ def render(summary: Summary, primary: str, plots: Mapping[str, str]) -> str:
     Args:
         summary: The run.
         primary: Name of the metric that compares models.
-        plots: SVG elements of the challenger's predictions, by title.
+        plots: SVG elements and tables of the challenger's predictions, by title.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -78,7 +76,7 @@ def _state(summary: Summary) -> tuple[str, str, str]:
 def _importance(summary: Summary) -> dict[str, float]:
     if summary.results.evaluate is None:
         return {}
-    text = (UPath(summary.results.evaluate.uri) / "importance.json").read_text()
+    text = (storage.path_of(summary.results.evaluate.uri) / "importance.json").read_text()
     return Importance.model_validate_json(text).features
 
 

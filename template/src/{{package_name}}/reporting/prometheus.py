@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +17,7 @@ from ..core import registry
 from ..core.attempt import attempt
 from ..core.logs import get_logger
 from ..core.records import read_checked_partitions
-from ..core.redact import redact
+from ..core.redact import presentable, redact
 from ..core.settings import Gate, load_environment, load_settings
 from .summary import Summary
 
@@ -76,18 +75,19 @@ def run_metrics(summary: Summary, primary: str) -> CollectorRegistry:
 
 
 def project_metrics() -> CollectorRegistry:
-    """Return which pipelines have a schedule and, where there is one, the champion and its age."""
+    """Return which pipelines have a schedule, and the champion and its age: NaN without one."""
     schedule = load_settings().schedule
     scheduled = {"training": bool(schedule.training), "inference": bool(schedule.inference)}
     metrics = [Metric("pipeline_scheduled", "1 with a schedule, 0 without.", scheduled, "pipeline")]
     champion = registry.version_of(registry.CHAMPION)
-    if champion is not None:
-        version, created = int(champion.version), champion.creation_timestamp / 1000
-        name = "pipeline_champion_created_timestamp_seconds"
-        metrics += [
-            Metric("pipeline_champion_version", "Registry version of the champion.", version),
-            Metric(name, "When the champion was registered.", created),
-        ]
+    # One that was retired must not stay.
+    version = int(champion.version) if champion else math.nan
+    created = champion.creation_timestamp / 1000 if champion else math.nan
+    name = "pipeline_champion_created_timestamp_seconds"
+    metrics += [
+        Metric("pipeline_champion_version", "Registry version of the champion.", version),
+        Metric(name, "When the champion was registered.", created),
+    ]
     return _registry(metrics)
 
 
@@ -133,10 +133,12 @@ def _of_data(summary: Summary) -> Iterator[Metric]:
         yield Metric("pipeline_validation_violations", "Limits that the data broke.", broken)
     most = summary.run.settings.validation.max_invalid_share
     yield Metric("pipeline_validation_max_invalid_share", "[validation] max_invalid_share.", most)
-    if summary.results.score:
-        begin = datetime.combine(summary.run.partition, datetime.min.time(), UTC).timestamp()
+    cadence = summary.run.settings.data.cadence
+    if summary.results.score and cadence.unit != "none":
+        begin, end = (at(summary.run.partition).timestamp() for at in (cadence.start, cadence.end))
         name = "pipeline_scored_partition_timestamp_seconds"
-        yield Metric(name, "The day that was scored last, at its beginning.", begin)
+        yield Metric(name, "When the partition begins that was scored last.", begin)
+        yield Metric("pipeline_scored_partition_seconds", "How long it lasts.", end - begin)
 
 
 def _of_model(summary: Summary, primary: str) -> Iterator[Metric]:
@@ -150,10 +152,13 @@ def _of_model(summary: Summary, primary: str) -> Iterator[Metric]:
         live = monitoring.live_metrics or {primary: math.nan}
         yield Metric("pipeline_live_metric", "Of predictions with labels.", live, "metric")
     if evaluation:
-        documentation = "On the holdout days of the last training."
-        challenger, champion = evaluation.metrics, evaluation.champion_metrics
-        yield Metric("pipeline_challenger_metric", documentation, challenger, "metric")
-        yield Metric("pipeline_champion_metric", documentation, champion, "metric")
+        documentation = "On the held-out rows of the last training."
+        for who, measured in {
+            "challenger": evaluation.metrics,
+            "champion": evaluation.champion_metrics,
+            "baseline": evaluation.baseline_metrics,
+        }.items():
+            yield Metric(f"pipeline_{who}_metric", documentation, measured, "metric")
     limits = summary.run.settings.monitoring
     yield Metric("pipeline_drift_max_psi", "[monitoring] max_psi.", limits.max_psi)
     most = limits.max_drifted_share
@@ -182,5 +187,5 @@ def _attempt(send: Callable[[str], None]) -> None:
     if error is None:
         log.info("metrics pushed to %s", redact(gateway))
     else:
-        reason = redact(f"{type(error).__name__}: {error}")
+        reason = presentable(f"{type(error).__name__}: {error}")
         log.warning("metrics not pushed to %s: %s", redact(gateway), " ".join(reason.split()))

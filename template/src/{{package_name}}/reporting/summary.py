@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field
-from upath import UPath
 
+from ..core import storage
 from ..core.outcomes import Violation
 from ..core.records import StageError, StageRecord, read_records
 from ..core.refs import (
@@ -49,6 +49,11 @@ class Results(BaseModel):
         given = {record.stage: record.result for record in records if record.result is not None}
         return cls.model_validate(given)
 
+    @property
+    def data(self) -> DatasetRef | None:
+        """What the run knows of its data: as validated, or else as it was read."""
+        return self.validated or self.ingest
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -72,6 +77,14 @@ class Summary:
         return Results.of(self.records)
 
     @property
+    def status(self) -> Literal["FINISHED", "FAILED", "KILLED"]:
+        """What MLflow calls how the run ended; a signal kills it."""
+        if not self.failures:
+            return "FINISHED"
+        codes = [record.exit_code or 0 for record in self.records if record.error]
+        return "KILLED" if any(code > 128 for code in codes) else "FAILED"
+
+    @property
     def violations(self) -> list[Violation]:
         """The broken limits of the data contract."""
         errors = [error for error in self.failures.values() if error]
@@ -89,9 +102,9 @@ class Summary:
         from ..ml.drift import DriftTable
 
         if self.results.monitor:
-            path = UPath(self.results.monitor.uri)
+            path = storage.path_of(self.results.monitor.uri)
         elif self.results.evaluate:
-            path = UPath(self.results.evaluate.uri) / "drift.json"
+            path = storage.path_of(self.results.evaluate.uri) / "drift.json"
         else:
             return ()
         return DriftTable.model_validate_json(path.read_text()).features

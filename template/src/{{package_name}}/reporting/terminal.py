@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..core import storage
 from ..core.logs import console
+from ..core.outcomes import STAGES
 from ..core.records import StageRecord, read_records
+from ..core.refs import StepRef
 from ..core.stage import listeners
 from .summary import Results
 
@@ -51,7 +56,13 @@ def result_table(run_key: str) -> Table:
     table = Table(box=box.ROUNDED, show_header=False, title=run_key)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    results = Results.of(read_records(run_key))
+    records = read_records(run_key)
+    results = Results.of(records)
+    if data := results.data:
+        for name, found in {"look at": data.warnings, "left out": data.left_out}.items():
+            if found:
+                some = "\n".join(map(str, found[:10])) + ("\n…" if len(found) > 10 else "")
+                table.add_row(name, f"[yellow]{escape(some)}[/]")
     if evaluation := results.evaluate:
         table.add_row("challenger", evaluation.candidate.candidate)
         table.add_row("on the holdout", _in_line(evaluation.metrics))
@@ -61,18 +72,28 @@ def result_table(run_key: str) -> Table:
         table.add_row("because", "\n".join(map(str, promotion.verdict.reasons)))
     if scores := results.score:
         table.add_row("scored", f"{scores.rows} rows by version {scores.model_version}")
-        table.add_row("predictions", scores.uri)
+        table.add_row("predictions", f"{storage.path_of(scores.uri)}")
     if monitoring := results.monitor:
         table.add_row("drifted", ", ".join(monitoring.drift.drifted) or "none")
         table.add_row("live", _in_line(monitoring.live_metrics) or "no labels yet")
         why = "\n".join(map(str, monitoring.reasons))
         table.add_row("retrain", f"[yellow]yes[/]: {why}" if monitoring.retrain else "no")
+    for record in records:
+        if record.stage not in STAGES:
+            done = "[red]failed[/]" if record.error else _shown(record.result)
+            table.add_row(record.label, done)
     if report := results.report:
         if report.failed_stages:
             table.add_row("failed", f"[red]{', '.join(report.failed_stages)}[/]")
-        table.add_row("report", report.uri)
+        table.add_row("report", f"{storage.path_of(report.uri)}")
         table.add_row("MLflow", f"{report.tracking_url}  (uv run poe up)")
     return table
+
+
+def _shown(reference: Mapping[str, Any] | None) -> str:
+    """Return in one line what a step of the team's own returned."""
+    result = StepRef.model_validate(reference).result.items()
+    return escape(", ".join(f"{name} {value}" for name, value in result)) or "done"
 
 
 def _in_line(metrics: Mapping[str, float]) -> str:

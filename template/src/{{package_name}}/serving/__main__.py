@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..core.errors import SettingsError
 from ..core.logs import get_logger, setup_logging
+from ..core.ports import require_free
 from ..core.settings import load_settings
 from .service import create_app
 from .settings import ServingSettings, load_serving_settings
@@ -26,7 +27,7 @@ def main() -> None:
     """Serve the champion until a signal ends the process.
 
     Raises:
-        SystemExit: A setting has a bad value.
+        SystemExit: A setting has a bad value, or the port is taken.
     """
     try:
         logging, settings = load_settings().logging, load_serving_settings()
@@ -41,9 +42,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     # Requests come side by side; a call's own threads would only wait for each other.
     threadpool_limits(1)
+    host = host_of(settings)
+    require_free(settings.port, "SERVING_PORT", host)
     uvicorn.run(
         create_app(settings),
-        host=host_of(settings),
+        host=host,
         port=settings.port,
         log_config=None,
         access_log=False,

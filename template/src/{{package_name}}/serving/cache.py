@@ -62,6 +62,7 @@ class Cache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or project_root() / "var" / "serving"
+        self._description = self._folder / "champion.json"
 
     def fetch(self, version: ModelVersion, key: str) -> Path:
         """Return the folder of a version's files, downloaded unless they are here already."""
@@ -89,10 +90,14 @@ class Cache:
         kept = _Kept(description=description, digest=folder_digest(self._files(description.key)))
         temporary = self._folder / f".{os.getpid()}.json"
         temporary.write_text(kept.model_dump_json(indent=1), encoding="utf-8")
-        os.replace(temporary, self._folder / "champion.json")
+        os.replace(temporary, self._description)
         for entry in self._folder.iterdir():
             if entry.is_dir() and entry != self._files(description.key):
                 shutil.rmtree(entry, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Keep no model to start with."""
+        self._description.unlink(missing_ok=True)
 
     def last_good(self) -> tuple[Path, Description]:
         """Return the folder of the last good model's files, and its description.
@@ -100,16 +105,27 @@ class Cache:
         Raises:
             NotCached: There is none, it is of another registry, or its files were changed.
         """
+        kept = self._read_ours()
+        return self._verified(kept), kept.description
+
+    def describe(self) -> Description:
+        """Return what the last good model is, without a look at its files.
+
+        Raises:
+            NotCached: There is none, or it is of another registry.
+        """
+        return self._read_ours().description
+
+    def _read_ours(self) -> _Kept:
         kept = self._read()
-        known = kept.description
         here = (registry_address(), registry.model_name())
-        if (known.registry, known.name) != here:
+        if (kept.description.registry, kept.description.name) != here:
             raise NotCached(f"the model in {self._folder} is of another project or registry")
-        return self._verified(kept), known
+        return kept
 
     def _read(self) -> _Kept:
         try:
-            text = (self._folder / "champion.json").read_text(encoding="utf-8")
+            text = self._description.read_text(encoding="utf-8")
             return _Kept.model_validate_json(text)
         except (OSError, ValidationError):
             raise NotCached(f"there is no model in {self._folder}") from None

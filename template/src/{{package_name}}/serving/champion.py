@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from ..core import registry, tracking
-from ..core.errors import NoChampion
+from ..core.errors import ChampionUnusable, NoChampion
 from ..core.logs import get_logger
-from ..core.redact import redact
-from ..domain.features import FEATURES
+from ..core.redact import presentable
+from ..core.stored_model import open_folder
+from ..interface import load_features
+from ..stages.score import columns_of_today, predict_with
 from .cache import Cache, Description, NotCached, key_of, registry_address
-from .fast_path import predictor
+from .fast_path import Predict, predictor
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -40,13 +40,13 @@ class Champion:
     """A loaded model.
 
     Attributes:
-        predict: Returns a prediction for each row of features.
+        predict: Returns a prediction for each row, which may have more columns than are needed.
         loaded: Since when.
         source: Where it came from: registry, or cache while the registry could not be reached.
     """
 
     description: Description
-    predict: Callable[[pl.DataFrame], NDArray[np.float64]]
+    predict: Predict
     loaded: datetime
     source: str
 
@@ -76,16 +76,18 @@ class Check(BaseModel):
 
 
 class Follower:
-    """Keeps the registry's champion loaded, and the last good one while there is nothing better.
+    """Keeps the registry's champion loaded, and the last good one while the registry is away.
 
     Attributes:
         champion: What is served; a request takes it once and keeps it to its end.
         last: The last look into the registry.
+        unusable: Why the champion cannot predict, where the code here is of another time.
     """
 
     def __init__(self, cache: Cache, refresh_seconds: float) -> None:
         self.champion: Champion | None = None
         self.last = Check()
+        self.unusable: str | None = None
         self._cache = cache
         self._refresh_seconds = refresh_seconds
         self._stopped = threading.Event()
@@ -116,6 +118,7 @@ class Follower:
             version, error = int(registered.version), self._load(registered)
         except NoChampion as none:
             error, self._may_have_champion = str(none), False
+            self._retire()
         except Exception as failure:
             answered, version = self.last.answered, self.last.version
             error = f"no answer: {_sentence(failure)}"
@@ -123,6 +126,16 @@ class Follower:
             log.warning("%s", error)
         self.last = Check(checked=now, answered=answered, version=version, error=error)
         self._first.set()
+
+    def _retire(self) -> None:
+        """Serve no longer what a person took back; a title that is only lost retires nothing."""
+        with contextlib.suppress(Exception):
+            known = self.champion.description if self.champion else self._cache.describe()
+            if registry.is_withdrawn(known.version):
+                self._cache.forget()
+                with self._swap:
+                    self.champion = None
+                log.warning("version %d was retired: nothing is served", known.version)
 
     def _follow(self) -> None:
         while True:
@@ -166,6 +179,8 @@ class Follower:
             self._cache.keep(description)
         except Exception as failure:
             error = f"version {version.version} cannot be loaded: {_sentence(failure)}"
+            if isinstance(failure, ChampionUnusable):
+                error = self.unusable = f"{failure}"
             self._failed = (key, time.monotonic() + RETRY_SECONDS, error)
             return error
         with self._swap:
@@ -177,13 +192,20 @@ class Follower:
     def _open(self, folder: Path, description: Description, source: str) -> Champion:
         from mlflow.models import Model
 
-        model = registry.load_model(str(folder))
+        model = open_folder(folder, description.version, load_features().names)
+        # One that does not fit the code of today must not replace a model that works.
+        model.check(columns_of_today())
 
         example: Any = Model.load(str(folder)).load_input_example(str(folder))
-        rows = None if example is None else pl.from_pandas(example[list(FEATURES)])
-        predict, now = predictor(model, rows), datetime.now(UTC)
+        rows = None if example is None else pl.from_pandas(example[list(model.inputs)])
+        of_inputs, now = predictor(model.estimator, rows), datetime.now(UTC)
+
+        def predict(rows: pl.DataFrame) -> pl.DataFrame:
+            return of_inputs(model.inputs_of(rows))
+
         if rows is not None:
-            # The first call is slow, and one that fails must not replace a model that works.
+            predict_with(model, rows)
+            # The first call is slow.
             predict(rows)
         return Champion(description, predict, now, source)
 
@@ -215,5 +237,5 @@ def _settle() -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    text = redact(f"{type(error).__name__}: {error}").splitlines()[0]
+    text = presentable(f"{type(error).__name__}: {error}").splitlines()[0]
     return text if len(text) <= 300 else text[:299] + "…"

@@ -15,11 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandera.polars as pa
 import polars as pl
-from numpy.typing import NDArray
 
-from ..domain import problem
+from ..interface import load_problem
 
-Predict: TypeAlias = Callable[[pl.DataFrame], NDArray[np.float64]]
+Predict: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
 _Parts: TypeAlias = list[tuple[Any, list[str]]]
 
 
@@ -43,21 +42,21 @@ def predictor(model: Any, example: pl.DataFrame | None) -> Predict:
         example: Features to predict with both ways; where they differ, all goes through pandas.
     """
 
-    def through_pandas(rows: pl.DataFrame) -> NDArray[np.float64]:
-        return problem.metrics.predict(model, rows.to_pandas())
+    def through_pandas(rows: pl.DataFrame) -> pl.DataFrame:
+        return load_problem().metrics.predict(model, rows.to_pandas())
 
     parts = _parts(model)
     if not parts or example is None:
         return through_pandas
 
-    def through_arrays(rows: pl.DataFrame) -> NDArray[np.float64]:
+    def through_arrays(rows: pl.DataFrame) -> pl.DataFrame:
         if not all(_same_in_array(rows.select(columns)) for _, columns in parts):
             return through_pandas(rows)
         encoded = [part.transform(rows.select(columns).to_numpy()) for part, columns in parts]
-        return problem.metrics.predict(model[1:], np.hstack(encoded))
+        return load_problem().metrics.predict(model[1:], np.hstack(encoded))
 
     try:
-        same = np.array_equal(through_arrays(example), through_pandas(example))
+        same = through_arrays(example).equals(through_pandas(example))
     except Exception:
         same = False
     return through_arrays if same else through_pandas

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_json
+from upath import UPath
 
 from ..core.logs import get_logger
 from ..core.paths import project_root
 from ..core.registry import model_name
-from ..domain.features import KEY
-from ..stages.validate import read_rows as read_file
+from ..interface import load_schema
+from ..sources.read import read_file
 from .champion import Check, Follower
 from .rows import ROW, RowReader, RowsRejected, RowViolation, as_json
 
@@ -55,9 +56,18 @@ class ModelPage(BaseModel):
 _KEY_FIELDS: dict[str, Any] = {
     name: (field.rebuild_annotation(), field)
     for name, field in ROW.type.model_fields.items()
-    if field.alias in KEY
+    if field.alias in load_schema().key
 }
-_PREDICTION: Any = create_model("Prediction", **_KEY_FIELDS, prediction=(float, ...))
+_PROBABILITIES: Any = {"patternProperties": {"^probability_": {"type": "number"}}}
+_PREDICTION: Any = create_model(
+    "Prediction",
+    __config__=ConfigDict(json_schema_extra=_PROBABILITIES),
+    **_KEY_FIELDS,
+    prediction=(
+        bool | float | str,
+        Field(description="The number or, beside a `probability_<class>` for each, the class"),
+    ),
+)
 
 
 class Answer(BaseModel):
@@ -116,7 +126,7 @@ def _example() -> dict[str, Any] | None:
     reader = RowReader(1)
     try:
         newest = max((project_root() / "data" / "sample").glob("*.parquet"))
-        for row in as_json(read_file(str(newest)).head(20)):
+        for row in as_json(read_file(UPath(newest)).head(20)):
             try:
                 reader.read(to_json({"rows": [row]}))
             except RowsRejected:

@@ -10,8 +10,12 @@ from fastapi import HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from ..core.context import Context
+from ..core.errors import ChampionUnusable
 from ..core.logs import get_logger
-from ..domain.features import FEATURES, KEY, features
+from ..core.settings import load_settings
+from ..interface import load_features, load_schema
+from ..sources.reference import load_references
 from .champion import Champion, Follower
 from .guards import read_body
 from .rows import MAX_VIOLATIONS, RowReader, RowsRejected
@@ -53,15 +57,21 @@ class Predictions:
             return Response(status_code=400)
         except HTTPException:
             raise
+        except ChampionUnusable as error:
+            log.error("%s", error)
+            raise HTTPException(503, f"{error}") from None
         except Exception:
             log.exception("a prediction failed")
             raise HTTPException(500, "the prediction failed; the service's log says why") from None
 
     async def _predict(self, request: Request) -> Response:
+        if load_features().lookback:
+            raise HTTPException(422, f"{load_features().looks_back}: score a partition or a file")
         body = await read_body(request, self._settings.max_bytes)
         champion = self._follower.champion
         if champion is None:
-            raise HTTPException(503, "no champion is loaded yet", {"Retry-After": "10"})
+            said = self._follower.unusable or "no champion is loaded yet"
+            raise HTTPException(503, said, {"Retry-After": "10"})
         loop = asyncio.get_running_loop()
         predicted = await loop.run_in_executor(self._threads, self._of_rows, champion, body)
         self._telemetry.predicted.inc(predicted.height)
@@ -73,9 +83,11 @@ class Predictions:
         )
 
     def _of_rows(self, champion: Champion, body: bytes) -> pl.DataFrame:
-        rows = features(self._reader.read(body))
-        values = champion.predict(rows.select(FEATURES))
-        return rows.select(KEY).with_columns(pl.Series("prediction", values))
+        features = load_features()
+        rows = self._reader.read(body)
+        rows = features.of(rows, Context.of(rows, reference=load_references(load_settings())))
+        predicted = champion.predict(rows)
+        return rows.select(*load_schema().key, *predicted)
 
     def _rejection(self, rejected: RowsRejected) -> Response:
         self._telemetry.rejected.inc(rejected.rows)

@@ -16,16 +16,17 @@ from fastapi import HTTPException
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from ..core.settings import load_settings
-from ..domain.schema import LABEL
-from ..stages.validate import CONTRACT, check_rows
+from ..interface import load_schema
+from ..stages.validate import check_rows
 from .fast_path import keeps_contract
 from .row_model import row_model
 
 MAX_VIOLATIONS = 100
+CONTRACT, LABEL = load_schema().contract, load_schema().label
 ROW = row_model(CONTRACT, LABEL)
 _LONGEST_TEXT = 200
 _INDEX = "__index__"
-# Shares of nulls and of invalid rows are limits of a day's data; here each row stands for itself.
+# Shares of nulls and of invalid rows are limits of a partition; here each row stands for itself.
 _NO_LIMITS = {"min_rows": 0, "max_invalid_share": 1.0, "max_null_share": 1.0}
 
 

@@ -1,24 +1,29 @@
-"""evaluate: the challenger against the gates and the champion, on days neither was tuned on."""
+"""evaluate: the challenger against the gates and the champion, on rows neither was tuned on."""
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from upath import UPath
 
 from ..core import registry, storage, tracking
+from ..core.errors import ChampionMoved, ChampionUnusable
 from ..core.logs import get_logger
-from ..core.outcomes import GateResult, Note, Verdict
+from ..core.outcomes import Decision, GateResult, Misfit, Note, Rival, Verdict
 from ..core.records import Importance
 from ..core.refs import CandidateRef, EvaluationRef, FeaturesRef, Run
+from ..core.settings import Gates
 from ..core.stage import stage
-from ..domain import problem
-from ..domain.features import FEATURES
+from ..core.stored_model import open_version
+from ..interface import load_features, load_problem
 from ..ml.drift import drift_table
+from ..ml.estimators import dummy_like
 from ..ml.gates import check_gates, improvement_over
 from .ingest import wider_window_is_available
+from .score import classes_of, predict_with
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,48 +33,87 @@ log = get_logger(__name__)
 IMPORTANCE_ROWS = 1_000
 
 
+@dataclass(frozen=True)
+class Present:
+    """The champion, held against the same rows as the challenger.
+
+    Attributes:
+        version: None where there is no champion.
+        metrics: Empty where it cannot be measured.
+        misfit: Why it cannot.
+    """
+
+    version: ModelVersion | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    misfit: Misfit | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The version's number."""
+        return int(self.version.version) if self.version else None
+
+
 @stage
 def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> EvaluationRef:
-    """Measure the challenger and the champion on the holdout days and decide by the gates.
+    """Measure the challenger and the champion on the held-out rows and decide by the gates.
 
     The decision is `promote` when every gate holds, `retrain` when one fails and a wider window
-    of partitions is there to learn from, and `keep` otherwise.
+    of partitions is there to learn from, and `keep` otherwise. A champion that the code of today
+    cannot load, or not predict with, is not compared: the absolute gates decide.
     """
-    holdout = _read_holdout(features)
+    holdout = _read_holdout(features, load_features().names)
     model = registry.load_model(candidate.model_uri)
     predicted = _predict(model, holdout)
     metrics = _score(predicted)
-    gates = check_gates(metrics, run.settings.gates)
-    champion = registry.version_of(registry.CHAMPION)
-    champion_metrics: dict[str, float] = {}
-    if champion:
-        present = registry.load_model(f"models:/{champion.name}/{champion.version}")
-        champion_metrics = _score(_predict(present, holdout))
-        gates += (
-            improvement_over(
-                champion_metrics,
-                metrics,
-                metric=problem.metrics.PRIMARY,
-                greater_is_better=problem.metrics.GREATER_IS_BETTER,
-                least=run.settings.gates.min_improvement,
-            ),
-        )
-    verdict = _decide(run, features, candidate, champion, gates)
-    for reason in verdict.reasons:
-        log.info("%s", reason)
-    log.info("decision: %s", verdict.decision)
-    measured = {f"holdout_{key}": value for key, value in metrics.items()}
-    tracking.log_metrics(candidate.tracking_run_id, measured)
-    measured |= {f"champion_{key}": value for key, value in champion_metrics.items()}
-    tracking.log_metrics(run.tracking_run_id, measured)
-    return EvaluationRef(
-        uri=str(_write_evidence(run, candidate, model, holdout, predicted)),
+    dummy = dummy_like(model, storage.read_parquet(candidate.reference_uri)["target"])
+    baseline_metrics = _score(_predict(dummy, holdout))
+    present = _measure_champion(features)
+    evaluation = EvaluationRef(
+        uri=storage.address_of(_write_evidence(run, candidate, model, holdout, predicted)),
+        features=features,
         candidate=candidate,
         metrics=metrics,
-        champion_version=int(champion.version) if champion else None,
-        champion_metrics=champion_metrics,
-        verdict=verdict,
+        baseline_metrics=baseline_metrics,
+        champion_version=present.number,
+        champion_metrics=present.metrics,
+        verdict=Verdict(decision="keep"),
     )
+    verdict = _decide(run, evaluation, features, present)
+    evaluation = evaluation.model_copy(update={"verdict": verdict})
+    _say(evaluation.verdict)
+    measured = {f"holdout_{key}": value for key, value in metrics.items()}
+    tracking.log_metrics(candidate.tracking_run_id, measured)
+    measured |= {f"baseline_{key}": value for key, value in baseline_metrics.items()}
+    measured |= {f"champion_{key}": value for key, value in present.metrics.items()}
+    tracking.log_metrics(run.tracking_run_id, measured)
+    return evaluation
+
+
+def evaluate_again(run: Run, evaluation: EvaluationRef) -> EvaluationRef:
+    """Hold a challenger against the champion of now, on the rows that it was evaluated on.
+
+    Raises:
+        ChampionMoved: Nobody knows the rows any more.
+    """
+    features = evaluation.features
+    if features is None:
+        raise ChampionMoved(
+            "the champion has moved since the evaluation, which older code made without saying on "
+            "which rows: run the training again"
+        )
+    present = _measure_champion(features)
+    verdict = _decide(run, evaluation, features, present)
+    # It is too late for a wider window.
+    decision: Decision = "promote" if verdict.decision == "promote" else "keep"
+    moved = Note(kind="champion_moved", version=present.number)
+    verdict = Verdict(decision=decision, gates=verdict.gates, notes=(moved, *verdict.notes))
+    _say(verdict)
+    update = {
+        "champion_version": present.number,
+        "champion_metrics": present.metrics,
+        "verdict": verdict,
+    }
+    return evaluation.model_copy(update=update)
 
 
 def feature_importance(model: Any, holdout: pl.DataFrame, seed: int) -> dict[str, float]:
@@ -82,61 +126,126 @@ def feature_importance(model: Any, holdout: pl.DataFrame, seed: int) -> dict[str
 
     sample = holdout.gather_every(holdout.height // IMPORTANCE_ROWS + 1)
 
-    def scorer(fitted: Any, inputs: Any, target: Any) -> float:
-        value = problem.metrics.score(target, problem.metrics.predict(fitted, inputs))
-        sign = 1.0 if problem.metrics.GREATER_IS_BETTER else -1.0
-        return sign * value[problem.metrics.PRIMARY]
+    metrics, features = load_problem().metrics, load_features().names
+
+    def scorer(fitted: Any, inputs: Any, _: None) -> float:
+        value = metrics.score(sample["target"], metrics.predict(fitted, inputs))
+        return (1.0 if metrics.GREATER_IS_BETTER else -1.0) * value[metrics.PRIMARY]
 
     importance = permutation_importance(
         model,
-        sample.select(FEATURES).to_pandas(),
-        sample["target"].to_numpy(),
+        sample.select(features).to_pandas(),
+        None,
         scoring=scorer,
         n_repeats=3,
         random_state=seed,
     )
-    means = zip(FEATURES, importance.importances_mean.tolist(), strict=True)
+    means = zip(features, importance.importances_mean.tolist(), strict=True)
     return dict(sorted(means, key=lambda item: -item[1]))
 
 
-def _read_holdout(features: FeaturesRef) -> pl.DataFrame:
-    files = [
-        file
-        for file in storage.read_manifest(features.uri)
-        if features.holdout_from and file.partition >= features.holdout_from
-    ]
-    return storage.read_partitions(files, [*FEATURES, "target"])
+def _read_holdout(features: FeaturesRef, names: Iterable[str]) -> pl.DataFrame:
+    """Return the target and those columns that the held-out rows have."""
+    files = storage.read_manifest(features.holdout_uri or "")
+    wanted = dict.fromkeys([*names, "target"])
+    if not set(wanted) <= {*load_features().names, "target"}:
+        there = storage.read_parquet(files[0].uri).columns
+        wanted = dict.fromkeys(name for name in wanted if name in there)
+    return storage.read_partitions(files, list(wanted))
+
+
+def _measure_champion(features: FeaturesRef) -> Present:
+    """Measure the champion with the features that it was trained on."""
+    version = registry.version_of(registry.CHAMPION)
+    if version is None:
+        return Present()
+    try:
+        model = open_version(version, load_features().names)
+        holdout = _read_holdout(features, model.inputs)
+        predicted = predict_with(model, holdout)
+        known = classes_of(predicted)
+        if known and known.isdisjoint(holdout["target"].cast(pl.String)):
+            detail = f"{', '.join(sorted(known))}, none of which came true"
+            raise ChampionUnusable(model.version, Misfit(kind="other_target", detail=detail))
+        with model.blamed():
+            return Present(version, _score(holdout.select("target", *predicted)))
+    except ChampionUnusable as error:
+        return Present(version, misfit=error.misfit)
 
 
 def _predict(model: Any, holdout: pl.DataFrame) -> pl.DataFrame:
     """Return the target of each holdout row and what the model predicts."""
-    prediction = problem.metrics.predict(model, holdout.select(FEATURES).to_pandas())
-    return holdout.select("target", pl.Series("prediction", prediction))
+    inputs = holdout.select(load_features().names).to_pandas()
+    return holdout.select("target", *load_problem().metrics.predict(model, inputs))
 
 
 def _score(predicted: pl.DataFrame) -> dict[str, float]:
-    return problem.metrics.score(predicted["target"].to_numpy(), predicted["prediction"].to_numpy())
+    return load_problem().metrics.score(predicted["target"], predicted.drop("target"))
+
+
+def _gain(
+    other: dict[str, float], metrics: dict[str, float], against: Rival, least: float
+) -> GateResult:
+    problem = load_problem().metrics
+    return improvement_over(
+        other,
+        metrics,
+        against=against,
+        metric=problem.PRIMARY,
+        greater_is_better=problem.GREATER_IS_BETTER,
+        least=least,
+    )
 
 
 def _decide(
-    run: Run,
-    features: FeaturesRef,
-    candidate: CandidateRef,
-    champion: ModelVersion | None,
-    gates: tuple[GateResult, ...],
+    run: Run, evaluation: EvaluationRef, features: FeaturesRef, present: Present
 ) -> Verdict:
-    if champion and champion.tags.get(registry.FINGERPRINT_TAG) == candidate.fingerprint:
-        return Verdict(decision="keep", notes=(Note(kind="already_champion"),))
-    notes: tuple[Note, ...] = ()
-    until = champion.tags.get("trained_until") if champion else None
-    if until and features.holdout_from and date.fromisoformat(until) >= features.holdout_from:
-        notes = (Note(kind="champion_saw_holdout", until=date.fromisoformat(until)),)
+    """Return what follows from what was measured of the challenger and the champion."""
+    candidate, limits = evaluation.candidate, run.settings.gates
+    gates = check_gates(evaluation.metrics, limits)
+    if (least := limits.min_above_baseline) is not None:
+        gates += (_gain(evaluation.baseline_metrics, evaluation.metrics, "baseline", least),)
+    if present.metrics:
+        least = limits.min_improvement
+        gates += (_gain(present.metrics, evaluation.metrics, "champion", least),)
+    notes = _notes_on(present, features, limits)
+    known = registry.find(candidate.fingerprint)
+    if known and int(known.version) == present.number and not present.misfit:
+        notes = (*notes, Note(kind="already_champion"))
+        if not any(note.gate for note in notes):
+            return Verdict(decision="keep", notes=notes)
+    elif known and (at := known.tags.get(registry.WITHDRAWN_TAG)):
+        withdrawn = Note(kind="withdrawn", version=int(known.version), at=at)
+        return Verdict(decision="keep", notes=(withdrawn, *notes))
     if all(gate.passed for gate in gates):
         return Verdict(decision="promote", gates=gates, notes=notes)
     if features.window == "normal" and wider_window_is_available(run):
         wider = Note(kind="wider_window_available")
         return Verdict(decision="retrain", gates=gates, notes=(wider, *notes))
     return Verdict(decision="keep", gates=gates, notes=notes)
+
+
+def _notes_on(present: Present, features: FeaturesRef, limits: Gates) -> tuple[Note, ...]:
+    """Return what a reader should know of the champion."""
+    champion, version = present.version, present.number
+    if champion is None:
+        return ()
+    if present.misfit:
+        misfit = present.misfit
+        return (Note(kind="champion_not_comparable", version=version, misfit=misfit),)
+    broken = [gate for gate in check_gates(present.metrics, limits) if not gate.passed]
+    notes = tuple(Note(kind="champion_breaks_gate", gate=gate) for gate in broken)
+    until = champion.tags.get("trained_until")
+    same = champion.tags.get(registry.FEATURES_TAG) == features.fingerprint
+    if until and features.holdout_from and until >= features.holdout_from and not same:
+        notes += (Note(kind="champion_saw_holdout", until=until),)
+    return notes
+
+
+def _say(verdict: Verdict) -> None:
+    for reason in verdict.reasons:
+        log.info("%s", reason)
+    log.info("decision: %s", verdict.decision)
 
 
 def _write_evidence(
@@ -149,6 +258,6 @@ def _write_evidence(
     storage.write_model(folder / "importance.json", Importance(features=importance))
     reference = storage.read_parquet(candidate.reference_uri)
     limit = run.settings.monitoring.max_psi
-    drift = drift_table(reference, holdout, list(FEATURES), limit)
+    drift = drift_table(reference, holdout, list(load_features().names), limit)
     storage.write_model(folder / "drift.json", drift)
     return folder

@@ -2,117 +2,125 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-from datetime import date
-
 from ..core import storage
-from ..core.errors import DataRejected, MissingPartitions
+from ..core.cadence import Partition
+from ..core.errors import DataRejected, MissingPartitions, StillArriving
 from ..core.logs import get_logger
 from ..core.outcomes import Violation, Window
 from ..core.refs import DatasetRef, PartitionFile, Run
-from ..core.settings import Settings
 from ..core.stage import stage
-from ..sources.files import list_partitions, partition_path
+from ..interface import load_features
+from ..sources import Source, open_source
+from ..sources.read import TooLarge, broken_file, count_rows, suffix_of, violation_of
 
 log = get_logger(__name__)
 
 
 @stage
 def ingest(run: Run, window: Window = "normal") -> DatasetRef:
-    """Copy the window's partitions from the source to the artefact root, byte for byte.
+    """Copy the window's partitions from the source to the artefact root, value for value.
+
+    Earlier partitions that are missing, cannot be read or are still being written are left out.
 
     Args:
-        run: The run; training takes `window_days` up to its partition, inference the monitoring
-            window as far as the source has it.
+        run: The run; training takes `window` partitions up to its own, inference the monitoring
+            window. Before it come those that features look back on.
         window: `wider` takes the wider training window.
 
     Raises:
-        MissingPartitions: A day of the training window, or the partition itself, is missing.
-        DataRejected: A file is empty or unreadable, or one day's file equals another's.
+        MissingPartitions: The run's own partition is missing, or too many of the training window.
+        StillArriving: The run's own partition is still being written.
+        DataRejected: The run's own partition is empty, unreadable or too large.
     """
+    source = open_source(run.settings)
+    wanted, missing = _wanted_partitions(run, window, source)
+    left_out = [_violation(one, "missing_partition", "not at the source") for one in missing]
     files = []
-    for day in _available_days(run, window):
+    for partition in wanted:
         try:
-            files.append(_snapshot(run.settings, day))
-        except DataRejected as error:
-            # An earlier bad day must not keep today's from being scored.
-            if run.pipeline == "training" or day == run.partition:
+            files.append(_snapshot(source, partition))
+        except (DataRejected, MissingPartitions, StillArriving, PermissionError) as error:
+            # An earlier bad partition stops nothing but itself.
+            if partition == run.partition:
                 raise
-            log.warning("%s is left out: %s", day, error)
-    _refuse_duplicates(files)
+            left_out += _reasons(partition, error)
+    if left_out:
+        log.warning("partitions left out: %s", "; ".join(map(str, left_out)))
     uri, fingerprint, rows = storage.write_dataset(run, "raw", files)
-    source = run.settings.data.source
-    log.info("read %d rows of %d partitions from %s", rows, len(files), source)
-    return DatasetRef(uri=uri, rows=rows, fingerprint=fingerprint, window=window)
+    address = run.settings.data.address
+    log.info("read %d rows of %d partitions from %s", rows, len(files), address)
+    return DatasetRef(
+        uri=uri, rows=rows, fingerprint=fingerprint, window=window, left_out=tuple(left_out)
+    )
 
 
 def wider_window_is_available(run: Run) -> bool:
-    """Tell whether the source holds every day of the wider window, and it is really wider."""
-    available = set(list_partitions(run.settings))
-    wider = _days_of(run, "wider")
-    return len(wider) > run.settings.training.window_days and available.issuperset(wider)
+    """Tell whether the source holds more of the wider window than of the normal one."""
+    there = set(open_source(run.settings).list_partitions())
+    wider, normal = (there.intersection(window_of(run, size)) for size in ("wider", "normal"))
+    return len(wider) > len(normal)
 
 
-def _days_of(run: Run, window: Window) -> list[date]:
+def window_of(run: Run, window: Window) -> list[Partition]:
+    """Return the partitions that a run works on, after those that they look back on."""
     settings = run.settings
+    count = settings.training.window if window == "normal" else settings.training.wider_window
     if run.pipeline == "inference":
-        return settings.window(run.partition, settings.monitoring.window_days)
-    training = settings.training
-    days = training.window_days if window == "normal" else training.wider_window_days
-    return settings.window(run.partition, days)
+        count = settings.monitoring.window
+    return settings.data.cadence.window(run.partition, count + load_features().lookback)
 
 
-def _available_days(run: Run, window: Window) -> list[date]:
-    available = set(list_partitions(run.settings))
-    days = _days_of(run, window)
+def least_share(run: Run) -> float:
+    """Return the share of the window that must be there and good; scoring needs its own only."""
+    return run.settings.training.min_partitions_share if run.pipeline == "training" else 0.0
+
+
+def _wanted_partitions(
+    run: Run, window: Window, source: Source
+) -> tuple[list[Partition], list[Partition]]:
+    """Return the partitions of the window that are at the source, and those that are missing."""
+    there = set(source.list_partitions())
+    if run.partition not in there:
+        # It may have become whole between two looks.
+        arriving = source.is_arriving(run.partition)
+        there |= {run.partition} if arriving else set(source.list_partitions())
+    wanted = window_of(run, window)
     if run.pipeline == "inference":
-        days = [day for day in days if day in available or day == run.partition]
-    missing = [f"{day}" for day in days if day not in available]
-    if missing:
+        # Nothing is missing from the time before the source begins.
+        wanted = [one for one in wanted if one >= min(there, default=run.partition)]
+    missing = [one for one in wanted if one not in there]
+    least = least_share(run)
+    if run.partition in missing or len(wanted) - len(missing) < least * len(wanted):
         raise MissingPartitions(
-            f"'{run.settings.data.source}' lacks {len(missing)} of {len(days)} partitions: "
-            f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. Deliver them, or "
-            "choose a smaller window in config/pipeline.toml"
+            f"'{run.settings.data.address}' lacks {len(missing)} of {len(wanted)} partitions: "
+            f"{'… ' if len(missing) > 10 else ''}{', '.join(missing[-10:])}. Deliver them, or "
+            f"choose another partition or a smaller window; {least:.0%} of the window must be "
+            "there (min_partitions_share in [training])"
         )
-    return days
+    return [one for one in wanted if one in there], missing
 
 
-def _reject(day: date, check: str, detail: str) -> DataRejected:
-    return DataRejected(f"{day}", [Violation(check=check, detail=detail)])
-
-
-def _snapshot(settings: Settings, day: date) -> PartitionFile:
-    source = partition_path(settings, day)
-    # Some programs write a folder under a file's name; a pipe would be waited for.
-    if storage.is_local(source) and not source.is_file():
-        raise _reject(day, "unreadable_file", f"{source} is not a file")
-    data = source.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    rows = _count_rows(day, source.suffix, data)
-    target = storage.artifact_path("raw", f"{day}", f"{digest}{source.suffix}")
-    # The name is the content, so an existing file is the same file.
-    if not target.exists():
-        storage.write_bytes(target, data)
-    return PartitionFile(partition=day, uri=str(target), rows=rows, fingerprint=digest)
-
-
-def _count_rows(day: date, suffix: str, data: bytes) -> int:
-    import polars as pl
-
-    if not data:
-        raise _reject(day, "empty_file", "the file has no bytes")
+def _snapshot(source: Source, partition: Partition) -> PartitionFile:
     try:
-        scan = pl.scan_csv if suffix == ".csv" else pl.scan_parquet
-        return int(scan(io.BytesIO(data)).select(pl.len()).collect().item())
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _reject(day, "unreadable_file", f"{error}") from error
+        path = source.snapshot(partition, storage.artifact_path("raw", partition))
+    except TooLarge as error:
+        raise DataRejected(partition, [violation_of(error)]) from None
+    try:
+        rows = count_rows(path)
+    except broken_file() as error:
+        raise DataRejected(partition, [violation_of(error)]) from None
+    digest = path.name.removesuffix(suffix_of(path.name))
+    return PartitionFile(
+        partition=partition, uri=storage.address_of(path), rows=rows, fingerprint=digest
+    )
 
 
-def _refuse_duplicates(files: list[PartitionFile]) -> None:
-    seen: dict[str, date] = {}
-    for file in files:
-        if file.fingerprint in seen:
-            detail = f"the file equals that of {seen[file.fingerprint]}"
-            raise _reject(file.partition, "duplicate_partition", detail)
-        seen[file.fingerprint] = file.partition
+def _reasons(partition: Partition, error: Exception) -> list[Violation]:
+    if isinstance(error, DataRejected):
+        return [one.model_copy(update={"partition": partition}) for one in error.violations]
+    checks = {StillArriving: "still_arriving", PermissionError: "unreadable_file"}
+    return [_violation(partition, checks.get(type(error), "missing_partition"), str(error))]
+
+
+def _violation(partition: Partition, check: str, detail: str) -> Violation:
+    return Violation(check=check, detail=detail, partition=partition)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from upath import UPath
-
-from ..core import optional, storage, tracking
+from ..core import closing, optional, storage, tracking
 from ..core.answers import MONITORING
 from ..core.logs import get_logger
 from ..core.refs import EvaluationRef, ReportRef, Run
 from ..core.stage import stage
-from ..domain import problem
+from ..interface import load_problem
 from ..reporting.page import render
 from ..reporting.summary import Summary, summarize
 
@@ -31,21 +29,23 @@ def report(run: Run, failed: Sequence[str] = ()) -> ReportRef:
         failed: Stages the engine knows to have failed; a killed process leaves no record.
     """
     summary = summarize(run, failed, tracking.run_url(run.tracking_run_id))
-    html = render(summary, problem.metrics.PRIMARY, _plots(summary.results.evaluate))
+    html = render(summary, load_problem().metrics.PRIMARY, _plots(summary.results.evaluate))
     path = storage.artifact_path("reports", run.pipeline, f"{run.partition}", f"{run.key}.html")
     uri = storage.write_text(path, html)
     try:
         tracking.log_metrics(run.tracking_run_id, _metrics(summary))
         tracking.log_report(run, html)
-        tracking.finish(run, succeeded=not summary.failures)
+        tracking.finish(run, summary.status)
+        if summary.failures:
+            closing.close_children(run.tracking_run_id)
     except BaseException:
         summary = replace(summary, failures={**summary.failures, "report": None})
         raise
     finally:
         # The module is there for those who watch their runs only.
         if MONITORING == "prometheus":
-            optional.load("reporting.prometheus").push(summary, problem.metrics.PRIMARY)
-    log.info("report: %s", uri)
+            optional.load("reporting.prometheus").push(summary, load_problem().metrics.PRIMARY)
+    log.info("report: %s", path)
     return ReportRef(
         uri=uri,
         tracking_url=summary.tracking_url,
@@ -62,5 +62,5 @@ def _metrics(summary: Summary) -> dict[str, float]:
 def _plots(evaluation: EvaluationRef | None) -> dict[str, str]:
     if evaluation is None:
         return {}
-    scored = storage.read_parquet(str(UPath(evaluation.uri) / "predictions.parquet"))
-    return problem.metrics.plots(scored["target"].to_numpy(), scored["prediction"].to_numpy())
+    scored = storage.read_parquet(f"{evaluation.uri}/predictions.parquet")
+    return load_problem().metrics.plots(scored["target"], scored.drop("target"))

@@ -9,7 +9,7 @@ from ..core.errors import MissingUpstream
 from ..core.logs import get_logger
 from ..core.refs import CandidateRef, Run
 from ..core.stage import stage
-from ..domain import problem
+from ..interface import load_problem
 
 log = get_logger(__name__)
 
@@ -24,7 +24,7 @@ def select(run: Run, candidates: Sequence[CandidateRef | dict[str, Any] | None])
     refs = [CandidateRef.model_validate(item) for item in candidates if item is not None]
     if not refs or len(refs) < len(candidates):
         raise MissingUpstream("select", "candidate")
-    choose = max if problem.metrics.GREATER_IS_BETTER else min
+    choose = max if load_problem().metrics.GREATER_IS_BETTER else min
     best = choose(refs, key=lambda ref: ref.score)
     for ref in refs:
         log.info("%s %s %.4f", "→" if ref is best else " ", ref.candidate, ref.score)

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from .. import alerts
-from ..core import shared_state, storage, tracking
+from ..core import closing, shared_state, storage, tracking
+from ..core.cadence import Partition
 from ..core.deadline import deadline
-from ..core.errors import BadInput, StageTimeout
+from ..core.errors import StageTimeout
+from ..core.explain import explained
 from ..core.logs import get_logger
 from ..core.refs import Pipeline, Run
 from ..core.settings import load_settings
-from ..sources.files import newest_partition
+from ..interface import check_domain
+from ..sources import newest_partition
 
 log = get_logger(__name__)
 
 
 def start(
     pipeline: Pipeline,
-    partition: date | str | None = None,
+    partition: Partition | None = None,
     key: str | None = None,
     engine_url: str | None = None,
 ) -> Run:
-    """Begin a run.
+    """Begin a run, and deliver the alerts that earlier ones could not.
 
     Args:
         pipeline: Which graph is about to run.
-        partition: The day, as a date or in ISO format; the newest of the source when None.
+        partition: Its name in the cadence's form; the newest of the source when None.
         key: The engine's name of the run; a new one is made up when None. Starting the same key
             again continues the same MLflow run.
         engine_url: The engine's page of the run, to be linked from MLflow.
 
     Raises:
+        DomainError: A file of domain/ lacks something that the pipeline needs.
         SettingsError: Distributed workers would write to one machine's disk.
         MissingPartitions: The source holds no partition at all.
-        BadInput: `partition` is not a date.
+        BadInput: `partition` is none of the cadence.
+        NoAccess: MLflow's file or the disk cannot be written, or its server refuses the log-in.
     """
     if key is None:
         key = f"{pipeline}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
@@ -46,20 +51,20 @@ def start(
         )
 
     settings = load_settings()
-    with deadline("start", 60 * settings.limits.stage_timeout_minutes, alert):
+    with deadline("start", 60 * settings.limits.stage_timeout_minutes, alert), explained():
         shared_state.require_shared_state()
-        day = newest_partition(settings) if partition is None else _as_date(partition)
+        check_domain()
+        if partition is None:
+            chosen = newest_partition(settings)
+        else:
+            chosen = settings.data.cadence.parse(partition)
         storage.sweep_temporary()
-        run = Run(pipeline=pipeline, partition=day, key=key, tracking_run_id="", settings=settings)
+        run = Run(
+            pipeline=pipeline, partition=chosen, key=key, tracking_run_id="", settings=settings
+        )
         run = run.model_copy(update={"tracking_run_id": tracking.open_run(run, engine_url)})
-    log.info("run %s of partition %s: %s", key, day, tracking.run_url(run.tracking_run_id))
+        closing.own(run)
+        closing.close_what_died(run)
+    alerts.flush()
+    log.info("run %s of partition %s: %s", key, chosen, tracking.run_url(run.tracking_run_id))
     return run
-
-
-def _as_date(text: date | str) -> date:
-    if isinstance(text, date):
-        return text
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise BadInput(f"partition '{text}' is not a date like 2013-01-28") from None

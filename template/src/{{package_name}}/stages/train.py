@@ -1,12 +1,10 @@
-"""train: tune one candidate on time-ordered data, fit it, and log it to MLflow."""
+"""train: tune one candidate on the rows to learn from, fit it, and log it to MLflow."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
-from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import mlflow.sklearn
 import optuna
@@ -15,92 +13,152 @@ from mlflow.models import infer_signature
 from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
+from .. import ml
 from ..core import storage, tracking
 from ..core.errors import BadInput
 from ..core.logs import get_logger
-from ..core.refs import CandidateRef, FeaturesRef, Run
+from ..core.refs import CandidateRef, FeaturesRef, PartitionFile, Run
+from ..core.settings import Settings
 from ..core.stage import stage
-from ..domain import problem
-from ..domain.features import FEATURES, encoder
+from ..interface import domain_package, load_features, load_problem, load_schema
+from ..ml import splits
+from ..ml.estimators import fit
+from ..ml.requirements import carry, requirements_of
 
 log = get_logger(__name__)
 
+# How many predictions tell one model from another.
+SAMPLED_ROWS = 500
+# What the rows are for that a split of those to learn from gives.
+TUNED = "to tune on"
+
 Builder: TypeAlias = Callable[[Any, int], Any]
-PRIMARY = problem.metrics.PRIMARY
 
 # Every trial is in MLflow; a log line each would drown the others. The error of one that fails is
 # the stage's, and may hold a secret until the stage has ended.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-# What the logged model needs to be loaded again; naming it saves MLflow a slow guess.
-REQUIREMENTS = [
-    f"{name}=={metadata.version(name)}"
-    for name in ("scikit-learn", "xgboost-cpu", "numpy", "pandas", "polars")
-]
+
+class Fitted(NamedTuple):
+    """What was learned: the model, the parameters found, and what the model needs installed."""
+
+    model: Pipeline
+    params: dict[str, Any]
+    requirements: list[str]
 
 
 @stage
 def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
-    """Tune and fit one candidate on the days before the holdout.
+    """Tune and fit one candidate on the rows that are not held out.
 
-    The newest fifth of the training days (at least one) scores Optuna's trials; the model is then
-    fitted on all training days with the best parameters. Same features, seed and library versions
-    give the same model.
+    Some of them score Optuna's trials: with a split by time the newest fifth of the partitions (at
+    least one), else as many as are held out. The model is then fitted on all with the best
+    parameters. Same features, seed and library versions give the same model.
 
     Raises:
-        BadInput: There is no candidate of that name, or no day is left to learn from.
+        BadInput: There is no candidate of that name, too little to learn from, or one class or
+            value only.
     """
     build = _builder_of(candidate)
     settings = run.settings.training
-    frame, days = _read_training_rows(features)
+    frame, early, late, files = _read_training_rows(run.settings, features)
     # Candidates train side by side; threads of their own beyond this only wait for each other.
     threadpool_limits(settings.threads)
-    validation_from = days[-max(1, len(days) // 5)]
-    study = _tune(frame, validation_from, build, settings.trials, settings.seed)
-    model = make_pipeline(
-        encoder(), build(optuna.trial.FixedTrial(study.best_params), settings.seed)
-    )
-    model.fit(frame.select(FEATURES).to_pandas(), frame["target"].to_numpy())
-    run_id, model_uri = _log_to_mlflow(run, features, candidate, study, model, frame)
-    log.info("validation %s %.4f with %s", PRIMARY, study.best_value, study.best_params)
+    study = _tune(early, late, build, settings.trials, settings.seed)
+    fitted = _fit_best(frame, build, study, settings.seed)
+    run_id, model_uri = _log_to_mlflow(run, features, candidate, study, fitted, frame)
+    primary = load_problem().metrics.PRIMARY
+    log.info("validation %s %.4f with %s", primary, study.best_value, fitted.params)
     return CandidateRef(
         candidate=candidate,
         tracking_run_id=run_id,
         model_uri=model_uri,
         score=study.best_value,
-        params=study.best_params,
+        params=fitted.params,
         fingerprint=storage.fingerprint(
             features.fingerprint,
+            ",".join(load_features().names),
             candidate,
-            json.dumps(study.best_params),
-            repr(model),
-            *REQUIREMENTS,
+            json.dumps(fitted.params),
+            _behaviour(fitted.model, frame),
+            *fitted.requirements,
         ),
-        trained_until=days[-1],
+        features_fingerprint=features.fingerprint,
+        trained_until=files[-1].partition,
         reference_uri=features.reference_uri or "",
         window=features.window,
     )
 
 
 def _builder_of(candidate: str) -> Builder:
-    if candidate not in problem.CANDIDATES:
+    candidates = load_problem().candidates
+    if candidate not in candidates:
         raise BadInput(
-            f"no candidate '{candidate}' in domain/; there are: {', '.join(problem.CANDIDATES)}"
+            f"no candidate '{candidate}' in domain/problem.py; there are: {', '.join(candidates)}"
         )
-    return problem.CANDIDATES[candidate]
+    return candidates[candidate]
 
 
-def _read_training_rows(features: FeaturesRef) -> tuple[pl.DataFrame, list[date]]:
-    """Return the rows of the days before the holdout, and these days, oldest first."""
-    files = [
-        file
-        for file in storage.read_manifest(features.uri)
-        if features.holdout_from and file.partition < features.holdout_from
-    ]
-    if len(files) < 2:
-        raise BadInput("fewer than two training days before the holdout: widen window_days")
-    rows = storage.read_partitions(files, [*FEATURES, "target", "date"])
-    return rows, [file.partition for file in files]
+def _read_training_rows(
+    settings: Settings, features: FeaturesRef
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, list[PartitionFile]]:
+    """Return all rows to learn from, those to tune on and to validate on, and their files."""
+    files = list(storage.read_manifest(features.uri))
+    names, training = [*load_features().names, "target"], settings.training
+    if settings.splits_by_time and len(files) < 2:
+        raise BadInput("fewer than two partitions before the holdout: widen [training] window")
+    group = load_schema().group if settings.split in ("group", "time_and_group") else ()
+    rows = storage.read_partitions(files, list(dict.fromkeys((*names, *group))))
+    if settings.splits_by_time:
+        newest = max(1, len(files) // 5)
+        gap = min(training.gap, len(files) - newest - 1)
+        early, late = splits.by_time(files, newest, gap)
+        first, last = (sum(file.rows for file in part) for part in (early, late))
+        newer = rows[rows.height - last :]
+        older = splits.without_groups(rows[:first], newer.select(group))
+        if older.is_empty():
+            raise BadInput("each group is in the newest partitions, too: widen [training] window")
+        for part, of in ((older, early), (newer, late)):
+            splits.refuse_one_value(part["target"], TUNED, [file.partition for file in of])
+        return rows.select(names), older.select(names), newer.select(names), files
+    held = splits.by_row(rows["target"], rows.select(group), training.holdout_share, training.seed)
+    frame = rows.select(names)
+    older, newer = frame.filter(~held), frame.filter(held)
+    for part in (older, newer):
+        splits.refuse_one_value(part["target"], TUNED, [file.partition for file in files])
+    return frame, older, newer, files
+
+
+def _inputs(rows: pl.DataFrame) -> Any:
+    """Return the features as estimators take them: a pandas frame."""
+    return rows.select(load_features().names).to_pandas()
+
+
+def _fit_best(frame: pl.DataFrame, build: Builder, study: optuna.Study, seed: int) -> Fitted:
+    """Fit on all rows with the best trial's parameters, and with what its fit has found."""
+    best = study.best_trial
+    found, threshold = best.user_attrs["found"], best.user_attrs["threshold"]
+    estimator = build(optuna.trial.FixedTrial(best.params), seed)
+    if found:
+        estimator.set_params(**found)
+    encode, target = load_features().encoder(), frame["target"]
+    matrix = encode.fit_transform(_inputs(frame), target.to_numpy())
+    last, _ = fit(estimator, matrix, target, hook=load_problem().fit)
+    params = {**best.params, **found}
+    if threshold is not None:
+        last.threshold = params["threshold"] = threshold
+    model = make_pipeline(encode, last)
+    carry(domain_package(), ml)
+    return Fitted(model, params, requirements_of(model))
+
+
+def _behaviour(model: Pipeline, rows: pl.DataFrame) -> str:
+    """Return what a model predicts for an even sample of rows, as CSV with nine digits.
+
+    It tells models apart whatever made them different: an argument, a hook, a transformer's code.
+    """
+    sample = rows.gather_every(rows.height // SAMPLED_ROWS + 1)
+    return load_problem().metrics.predict(model, _inputs(sample)).write_csv(float_precision=9)
 
 
 def _log_to_mlflow(
@@ -108,52 +166,60 @@ def _log_to_mlflow(
     features: FeaturesRef,
     candidate: str,
     study: optuna.Study,
-    model: Pipeline,
+    fitted: Fitted,
     frame: pl.DataFrame,
 ) -> tuple[str, str]:
     """Log a fitted candidate; returns the ids of its run and the address of its model."""
-    run_id = tracking.open_child(run, candidate, features.window)
-    tracking.log_params(run_id, {"candidate": candidate, **study.best_params})
+    metrics = load_problem().metrics
+    params = {"candidate": candidate, **fitted.params}
+    run_id = tracking.open_child(run, candidate, features.window, params, features.fingerprint)
+    tracking.log_params(run_id, params)
     for trial in study.trials:
-        value = {f"trial_validation_{PRIMARY}": trial.value or 0.0}
+        value = {f"trial_validation_{metrics.PRIMARY}": trial.value or 0.0}
         tracking.log_metrics(run_id, value, step=trial.number)
-    best = {f"validation_{PRIMARY}": study.best_value, "training_rows": frame.height}
+    best = {f"validation_{metrics.PRIMARY}": study.best_value, "training_rows": frame.height}
     tracking.log_metrics(run_id, best)
     tracking.log_dataset(run_id, "features", features.uri, features.fingerprint, frame.height)
-    example = frame.select(FEATURES).head(3).to_pandas()
+    example = _inputs(frame.head(3))
     with tracking.active(run_id):
         logged = mlflow.sklearn.log_model(
-            model,
+            fitted.model,
             name="model",
-            signature=infer_signature(example, problem.metrics.predict(model, example)),
+            signature=infer_signature(example, fitted.model.predict(example)),
             input_example=example,
-            pip_requirements=REQUIREMENTS,
+            pip_requirements=fitted.requirements,
             serialization_format="cloudpickle",
         )
     return run_id, logged.model_uri
 
 
 def _tune(
-    frame: pl.DataFrame, validation_from: date, build: Builder, trials: int, seed: int
+    early: pl.DataFrame, late: pl.DataFrame, build: Builder, trials: int, seed: int
 ) -> optuna.Study:
-    """Search parameters: fit on the days before `validation_from`, score on those from it on.
+    """Search parameters: fit on the early rows, score on the late ones.
 
-    The encoder is fitted once, on the fitting days only: it has no parameters to tune.
+    The encoder is fitted once, on the early rows only: it has no parameters to tune.
     """
-    early = frame.filter(pl.col("date") < validation_from)
-    late = frame.filter(pl.col("date") >= validation_from)
-    encode = encoder()
-    fit_matrix = encode.fit_transform(early.select(FEATURES).to_pandas())
-    late_matrix = encode.transform(late.select(FEATURES).to_pandas())
-    fit_target, late_target = early["target"].to_numpy(), late["target"].to_numpy()
+    problem, encode = load_problem(), load_features().encoder()
+    metrics, rule = problem.metrics, problem.threshold
+    fit_target, late_target = early["target"], late["target"]
+    fit_matrix = encode.fit_transform(_inputs(early), fit_target.to_numpy())
+    late_matrix = encode.transform(_inputs(late))
 
     def objective(trial: optuna.Trial) -> float:
-        estimator = build(trial, seed).fit(fit_matrix, fit_target)
-        prediction = problem.metrics.predict(estimator, late_matrix)
-        return problem.metrics.score(late_target, prediction)[PRIMARY]
+        validation = (late_matrix, late_target)
+        fitted, found = fit(build(trial, seed), fit_matrix, fit_target, validation, problem.fit)
+        threshold = None
+        if rule and len(fitted.classes_) == 2:
+            second = late_target.to_numpy() == fitted.classes_[1]
+            threshold = float(rule(second, fitted.predict_proba(late_matrix)[:, 1]))
+            fitted.threshold = threshold
+        trial.set_user_attr("found", found)
+        trial.set_user_attr("threshold", threshold)
+        return metrics.score(late_target, metrics.predict(fitted, late_matrix))[metrics.PRIMARY]
 
     study = optuna.create_study(
-        direction="maximize" if problem.metrics.GREATER_IS_BETTER else "minimize",
+        direction="maximize" if metrics.GREATER_IS_BETTER else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
     study.optimize(objective, n_trials=trials)

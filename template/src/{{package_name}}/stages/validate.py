@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from statistics import median
 from typing import Any
 
 import pandera.polars as pa
@@ -13,41 +12,43 @@ import polars as pl
 from upath import UPath
 
 from ..core import storage
-from ..core.errors import DataRejected
+from ..core.cadence import Cadence, Partition
+from ..core.errors import DataRejected, SettingsError
 from ..core.logs import get_logger
 from ..core.outcomes import CheckedPartition, Violation
+from ..core.plain import plain
 from ..core.records import ValidationReport, validation_report_path
 from ..core.refs import DatasetRef, PartitionFile, Run
-from ..core.settings import Validation
+from ..core.settings import Validation, load_settings
 from ..core.stage import stage
-from ..domain.schema import LABEL, PARTITION_COLUMN, STABLE_COLUMNS, Flights
+from ..interface import load_schema
 from ..ml.drift import psi
+from ..sources.conform import conform
+from ..sources.read import broken_file, read_file, violation_of
+from ..sources.reference import Content, load_labels
+from .ingest import least_share
 
 log = get_logger(__name__)
 
 ROW = "__row__"
-CONTRACT = Flights.to_schema()
-# What polars raises on a file that it cannot make sense of, and Python on dates beyond its own. A
-# panic is no `Exception`.
-BROKEN_FILE = (
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    OverflowError,
-    ValueError,
-)
+BROKEN_FILE = broken_file()
+# A median of fewer partitions says little.
+FEWEST_BEFORE = 3
 
 
 @dataclass
 class Findings:
-    """What validation found in the rows of one day.
+    """What validation found in the rows of one partition.
 
     Attributes:
         violations: Broken limits; any of them rejects.
+        casts: What was cast to the contract's types without a loss.
         failed_checks: How many rows failed each `column: check`.
         invalid: Rows that failed a check, with the checks in `failed_checks`.
     """
 
     violations: list[Violation] = field(default_factory=list)
+    casts: tuple[str, ...] = ()
     failed_checks: dict[str, int] = field(default_factory=dict)
     invalid: pl.DataFrame = field(default_factory=pl.DataFrame)
 
@@ -56,30 +57,39 @@ class Findings:
 def validate(run: Run, raw: DatasetRef) -> DatasetRef:
     """Check every partition against the contract and pass on the rows that keep it.
 
-    Rows that fail go to `quarantine/` with the names of the checks. For inference the label may
-    be missing, and an earlier day that is bad is left out: only the day to score must be good.
+    Rows that fail go to `quarantine/` with the names of the checks. The label may be missing for
+    inference, and where `[training] min_labelled_share` waits for it; where it comes in a table of
+    its own (`[data.labels]`), it is joined on KEY. An earlier bad partition is left out: only the
+    run's own must be good, and enough of the window.
 
     Raises:
-        DataRejected: A limit of `[validation]` or of the contract is broken; nothing is passed on.
-            The report names rows and columns.
+        DataRejected: A limit of `[validation]` or of the contract is broken by the run's own
+            partition, or by too many of those to learn from; nothing is passed on. The report
+            names rows and columns.
     """
-    days: list[CheckedPartition] = []
+    checked: list[CheckedPartition] = []
     files: list[PartitionFile] = []
+    labels = _labels(run)
+    good: dict[str, Partition] = {}
     for raw_file in storage.read_manifest(raw.uri):
-        rows, day = _check_file(run, raw_file)
-        days.append(day)
-        if not day.violations:
-            path = _path("validated", raw_file)
+        rows, one = _check_file(run, raw_file, labels, good.get(raw_file.fingerprint))
+        checked.append(one)
+        if not one.violations:
+            good[raw_file.fingerprint] = raw_file.partition
+            if time := load_schema().time:
+                # A split by time cuts rows in their order.
+                rows = rows.sort(time, maintain_order=True)
+            path = _path("validated", raw_file, labels)
             files.append(storage.write_partition(path, raw_file.partition, rows))
-    # Also where an earlier day is left out: the newest one is compared with those that are good.
-    if not days[-1].violations:
-        moved = tuple(check_shift(files, run.settings.validation.max_shift_psi))
-        days[-1] = days[-1].model_copy(update={"violations": moved})
+    if not checked[-1].violations:
+        checked[-1] = _compare_newest(run.settings.validation, checked, files)
     path = validation_report_path(run, raw.fingerprint)
-    report_uri = storage.write_model(path, ValidationReport(partitions=tuple(days)))
-    _reject_violations(run, days, report_uri)
+    storage.write_model(path, ValidationReport(partitions=tuple(checked)))
+    left_out = _reject_or_leave_out(run, raw, checked, f"{path}")
     uri, fingerprint, rows_valid = storage.write_dataset(run, "validated", files)
-    quarantined = sum(day.quarantined for day in days)
+    quarantined = sum(one.quarantined for one in checked)
+    if casts := sorted({cast for one in checked for cast in one.casts}):
+        log.info("cast without a loss: %s", ", ".join(casts))
     log.info("%d rows valid, %d quarantined", rows_valid, quarantined)
     return DatasetRef(
         uri=uri,
@@ -88,17 +98,36 @@ def validate(run: Run, raw: DatasetRef) -> DatasetRef:
         validated=True,
         window=raw.window,
         metrics={"rows_read": raw.rows, "rows_quarantined": quarantined},
+        left_out=(*raw.left_out, *left_out),
+        warnings=checked[-1].warnings,
     )
 
 
-def _check_file(run: Run, file: PartitionFile) -> tuple[pl.DataFrame, CheckedPartition]:
-    """Return the valid rows of a day and what was seen; invalid rows go to quarantine."""
+def _labels(run: Run) -> Content | None:
+    try:
+        return load_labels(run.settings)
+    except SettingsError as error:
+        if run.pipeline == "training":
+            raise
+        log.warning("scored without labels: %s", error)
+        return None
+
+
+def _check_file(
+    run: Run, file: PartitionFile, labels: Content | None, same_as: Partition | None
+) -> tuple[pl.DataFrame, CheckedPartition]:
+    """Return the valid rows of a partition and what was seen; invalid rows go to quarantine.
+
+    `same_as` is a good partition whose file is the same: the same rows can't be of two partitions.
+    """
+    settings = run.settings
     try:
         valid, findings = check_rows(
             read_rows(file.uri),
-            run.settings.validation,
+            settings.validation,
             partition=file.partition,
-            needs_label=run.pipeline == "training",
+            needs_label=run.pipeline == "training" and not settings.training.min_labelled_share,
+            labels=labels.rows if labels else None,
         )
         first = [_shown(row) for row in findings.invalid.head(20).iter_rows(named=True)]
     except BROKEN_FILE as error:
@@ -106,62 +135,118 @@ def _check_file(run: Run, file: PartitionFile) -> tuple[pl.DataFrame, CheckedPar
             partition=file.partition,
             rows=file.rows,
             quarantined=0,
-            violations=(broken_file(error),),
+            violations=(violation_of(error),),
         )
+    if same_as:
+        detail = f"the file equals that of {same_as}"
+        findings.violations.insert(0, Violation(check="duplicate_partition", detail=detail))
     invalid = findings.invalid.height
     if invalid:
-        uri = storage.write_parquet(_path("quarantine", file), findings.invalid)
+        uri = storage.write_parquet(_path("quarantine", file, labels), findings.invalid)
         share = f"{invalid} of {file.rows} rows ({_counts(findings.failed_checks)})"
-        log.warning("%s: quarantined %s: %s", file.partition, share, uri)
+        log.warning("%s: quarantined %s: %s", file.partition, share, storage.path_of(uri))
     return valid, CheckedPartition(
         partition=file.partition,
         rows=file.rows,
         quarantined=invalid,
         violations=tuple(findings.violations),
+        casts=findings.casts,
         failed_checks=findings.failed_checks,
         first_invalid_rows=tuple(first),
     )
 
 
-def _path(kind: str, file: PartitionFile) -> UPath:
-    return storage.artifact_path(kind, f"{file.partition}", f"{file.fingerprint}.parquet")
+def _path(kind: str, file: PartitionFile, labels: Content | None) -> UPath:
+    made_of = file.fingerprint
+    if labels:
+        made_of = storage.fingerprint(made_of, labels.digest)
+    return storage.artifact_path(kind, f"{file.partition}", f"{made_of}.parquet")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON can hold it."""
-    plain = (str, int, float, list, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in row.items()}
+    """Return a row as JSON can hold it and people can read it."""
+    return {_short(name): _shown_value(value) for name, value in row.items()}
 
 
-def _reject_violations(run: Run, days: list[CheckedPartition], report_uri: str) -> None:
-    """Stop at broken limits; for inference only at those of the partition to score."""
-    rejected = []
-    for day in days:
-        if run.pipeline == "inference" and day.violations and day.partition != run.partition:
-            why = "; ".join(map(str, day.violations))
-            log.warning("%s is left out: %s", day.partition, why)
-        elif day.violations:
-            rejected.append(day)
+def _shown_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown_value(one) for one in value[:20]]
+    return value if isinstance(value, int | float | None) else _short(f"{value}")
+
+
+def _short(text: str) -> str:
+    return plain(text, limit=100, one_line=True)
+
+
+def _compare_newest(
+    limits: Validation, checked: list[CheckedPartition], files: list[PartitionFile]
+) -> CheckedPartition:
+    """Return the newest partition with what sets it apart from the good ones before it."""
+    moved, few = check_shift(files, limits.max_shift_psi), _far_fewer_rows(limits, checked)
+    if limits.few_rows == "reject":
+        moved, few = [*few, *moved], []
+    for warning in few:
+        log.warning("%s: %s", checked[-1].partition, warning)
+    return checked[-1].model_copy(update={"violations": tuple(moved), "warnings": tuple(few)})
+
+
+def _far_fewer_rows(limits: Validation, checked: list[CheckedPartition]) -> list[Violation]:
+    *before, newest = (one.rows for one in checked if not one.violations)
+    if len(before) < FEWEST_BEFORE or newest >= limits.min_rows_share * median(before):
+        return []
+    detail = (
+        f"{newest} rows, far fewer than the {median(before):g} (median) of the {len(before)} "
+        f"partitions before: is it complete? (min_rows_share in [validation] is "
+        f"{limits.min_rows_share:g})"
+    )
+    return [Violation(check="far_fewer_rows", detail=detail, rows=newest)]
+
+
+def _reject_or_leave_out(
+    run: Run, raw: DatasetRef, checked: list[CheckedPartition], report_uri: str
+) -> list[Violation]:
+    """Return why earlier partitions are left out; stops where the newest, or too many, are bad."""
+    *earlier, newest = checked
+    broken = [
+        violation.model_copy(update={"partition": one.partition})
+        for one in earlier
+        for violation in one.violations
+    ]
+    gone = {one.partition for one in (*raw.left_out, *broken)}
+    total = len(checked) + len({one.partition for one in raw.left_out})
+    rejected = [one.model_copy(update={"partition": newest.partition}) for one in newest.violations]
+    least = least_share(run)
+    if total - len(gone) < least * total:
+        detail = (
+            f"{total - len(gone)} of {total} partitions are good, at least {least:.0%} must be "
+            "(min_partitions_share in [training])"
+        )
+        few = Violation(check="too_few_partitions", detail=detail, partition=newest.partition)
+        rejected += [few, *raw.left_out, *broken]
     if rejected:
-        violations = [
-            one.model_copy(update={"partition": day.partition})
-            for day in rejected
-            for one in day.violations
-        ]
-        partitions = ", ".join(f"{day.partition}" for day in rejected)
-        raise DataRejected(partitions, violations, report_uri)
+        names = dict.fromkeys(f"{one.partition}" for one in rejected)
+        raise DataRejected(", ".join(names), rejected, report_uri)
+    if broken:
+        log.warning("partitions left out: %s", "; ".join(map(str, broken)))
+    return broken
 
 
 def check_rows(
-    frame: pl.DataFrame, limits: Validation, *, partition: date | None, needs_label: bool
+    frame: pl.DataFrame,
+    limits: Validation,
+    *,
+    partition: Partition | None,
+    needs_label: bool,
+    labels: pl.DataFrame | None = None,
 ) -> tuple[pl.DataFrame, Findings]:
-    """Check the rows of one day: returns the valid ones and the findings.
+    """Check the rows of one partition: returns the valid ones and the findings.
 
     Args:
         frame: Raw rows.
         limits: Shares and counts beyond which the rows are rejected as a whole.
-        partition: The day all rows must be of; None for rows of any day.
+        partition: The one all rows must be of; None for rows of any.
         needs_label: False lets the label be null in every row, or missing.
+        labels: Those that do not come with the rows: KEY and LABEL.
     """
     findings = Findings()
     if frame.height < limits.min_rows:
@@ -169,17 +254,21 @@ def check_rows(
         findings.violations.append(
             Violation(check="too_few_rows", detail=detail, rows=frame.height)
         )
+    contract, label = load_schema().contract, load_schema().label
     typed = frame
-    if not needs_label and LABEL not in frame.columns:
-        typed = frame.with_columns(pl.lit(None).alias(LABEL))
-    if missing := [name for name in CONTRACT.columns if name not in typed.columns]:
+    if label not in frame.columns and (labels is not None or not needs_label):
+        typed = frame.with_columns(pl.lit(None).alias(label))
+    if missing := [name for name in contract.columns if name not in typed.columns]:
         findings.violations += [
             Violation(check="missing_column", detail=name, column=name) for name in missing
         ]
         return pl.DataFrame(), findings
-    typed, failures = _conform(typed)
+    conformed = conform(typed, load_schema().types)
+    typed, failures, findings.casts = conformed.rows, conformed.failures, conformed.casts
+    if labels is not None:
+        typed = _with_labels(typed, labels)
     try:
-        valid = CONTRACT.validate(typed, lazy=True).select(list(CONTRACT.columns))
+        valid = contract.validate(typed, lazy=True).select(list(contract.columns))
     except pa.errors.SchemaErrors as error:
         failures.append(error.failure_cases.select("column", "check", "index"))
         # Fails for a column as a whole rather than for some of its rows.
@@ -194,11 +283,21 @@ def check_rows(
     return valid, findings
 
 
+def _with_labels(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Put labels where a row has none; the contract names columns of another type."""
+    key, label = list(load_schema().key), load_schema().label
+    if any(rows.schema[name] != dtype for name, dtype in labels.schema.items()):
+        return rows
+    joined = rows.join(labels, on=key, how="left", suffix=" later", maintain_order="left")
+    later = f"{label} later"
+    return joined.with_columns(pl.coalesce(label, later)).drop(later)
+
+
 def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
-    """Compare the newest day's stable columns with the days before; returns what moved too far."""
+    """Compare the newest partition's stable columns with those before; returns what jumped."""
     if len(files) < 2:
         return []
-    columns = list(STABLE_COLUMNS)
+    columns = list(load_schema().stable_columns)
     *before, newest = files
     reference = storage.read_partitions(before, columns, about=200_000)
     current = storage.read_parquet(newest.uri, columns)
@@ -206,7 +305,7 @@ def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
     return [
         Violation(
             check="distribution_shift",
-            detail=f"{column} is far from the {len(before)} days before "
+            detail=f"{column} is far from the {len(before)} partitions before "
             f"(population stability index {value:.2f}, limit {max_psi:.2f})",
             column=column,
         )
@@ -216,56 +315,13 @@ def check_shift(files: list[PartitionFile], max_psi: float) -> list[Violation]:
 
 
 def read_rows(uri: str) -> pl.DataFrame:
-    """Read raw rows from Parquet or CSV; a CSV is read with the contract's types.
-
-    Integers keep 64 bits, so that one too large for its column is found in its row.
+    """Read raw rows from a file of any format; those of a CSV are text, for `conform` to read.
 
     Raises:
-        polars.exceptions.PolarsError: The file is broken, or a CSV value is not of its type; see
-            `BROKEN_FILE`.
+        BadInput: The file's name has an ending that is not known.
+        polars.exceptions.PolarsError, ValueError: The file is broken; see `BROKEN_FILE`.
     """
-    if not uri.endswith(".csv"):
-        return storage.read_parquet(uri)
-    types = {
-        name: pl.Int64 if column.dtype.type.is_integer() else column.dtype.type
-        for name, column in CONTRACT.columns.items()
-    }
-    return pl.read_csv(io.BytesIO(UPath(uri).read_bytes()), schema_overrides=types)
-
-
-def broken_file(error: BaseException) -> Violation:
-    """Return what `read_rows` raised as a violation of the contract."""
-    # The words polars has for a value in a CSV; everything else is a broken file.
-    check = "wrong_type" if "could not parse" in str(error) else "unreadable_file"
-    return Violation(check=check, detail=str(error).splitlines()[0])
-
-
-def _conform(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Cast numbers to the contract's width; any other difference of type is left to the contract.
-
-    Writers differ in the width they choose (pandas: 64 bits), which is no fault of the data. A
-    number that does not fit is a failure of its row, returned in the form that pandera uses.
-    """
-    failures = []
-    for name, column in CONTRACT.columns.items():
-        wanted, values = column.dtype.type, frame[name]
-        if values.dtype.is_float() and wanted.is_integer():
-            # pandas has no integer column with gaps: it writes whole floats and NaN.
-            values = values.fill_nan(None)
-            same_kind = bool((values.drop_nulls() % 1 == 0).all())
-        elif values.dtype.is_numeric():
-            same_kind = wanted.is_float() or (values.dtype.is_integer() and wanted.is_integer())
-        else:
-            same_kind = values.dtype == pl.Null
-        if not same_kind:
-            continue
-        fitted = values.cast(wanted, strict=False)
-        frame = frame.with_columns(fitted)
-        index = (values.is_not_null() & fitted.is_null()).arg_true().cast(pl.Int32)
-        if len(index):
-            check = f"fits {fitted.dtype}"
-            failures.append(pl.DataFrame({"column": name, "check": check, "index": index}))
-    return frame, failures
+    return read_file(storage.path_of(uri))
 
 
 def _quarantine(
@@ -286,23 +342,26 @@ def _quarantine(
     reasons = named.group_by(ROW).agg(pl.col("check").unique().sort().alias("failed_checks"))
     invalid = frame.with_row_index(ROW).join(reasons, on=ROW, how="inner", maintain_order="left")
     valid = typed.with_row_index(ROW).join(reasons, on=ROW, how="anti", maintain_order="left")
-    return valid.select(list(CONTRACT.columns)), invalid.drop(ROW), dict(counts.iter_rows())
+    columns = list(load_schema().contract.columns)
+    return valid.select(columns), invalid.drop(ROW), dict(counts.iter_rows())
 
 
 def _broken_limits(
-    valid: pl.DataFrame, findings: Findings, limits: Validation, partition: date | None
+    valid: pl.DataFrame, findings: Findings, limits: Validation, partition: Partition | None
 ) -> Iterator[Violation]:
-    """Yield what the rows of a day break together: its date, and how many may be invalid."""
-    days = valid[PARTITION_COLUMN]
-    foreign = days.filter(days != partition) if partition else days.clear()
-    if len(foreign):
-        some = ", ".join(foreign.unique().sort().head(3).cast(pl.String))
-        yield Violation(
-            check="wrong_partition",
-            detail=f"{len(foreign)} rows are of another day ({some}), not of {partition}",
-            column=PARTITION_COLUMN,
-            rows=len(foreign),
-        )
+    """Yield what the rows of a partition break together: its time, and how many are invalid."""
+    time, cadence = load_schema().time, load_settings().data.cadence
+    if partition and time and cadence.unit != "none":
+        foreign = foreign_partitions(valid[time], cadence, partition)
+        if len(foreign):
+            some = ", ".join(foreign.unique().sort().head(3))
+            yield Violation(
+                check="wrong_partition",
+                detail=f"{len(foreign)} rows are of another {cadence.unit} ({some}), "
+                f"not of {partition}",
+                column=time,
+                rows=len(foreign),
+            )
     invalid = findings.invalid.height
     rows = valid.height + invalid
     if invalid > limits.max_invalid_share * rows:
@@ -314,16 +373,29 @@ def _broken_limits(
         )
 
 
+def foreign_partitions(times: pl.Series, cadence: Cadence, partition: Partition) -> pl.Series:
+    """Return the partitions of the rows that are not of this one."""
+    # An hour without zone that comes twice may be either.
+    first, second = (
+        cadence.clock(pl.col(times.name), times.dtype, ambiguous)
+        for ambiguous in ("earliest", "latest")
+    )
+    foreign = ~(cadence.holds(first, partition) | cadence.holds(second, partition))
+    return times.to_frame().filter(foreign).select(cadence.names(first)).to_series()
+
+
 def _too_many_nulls(
     valid: pl.DataFrame, limits: Validation, *, needs_label: bool
 ) -> Iterator[Violation]:
-    for name, column in CONTRACT.columns.items():
-        if not column.nullable or valid.is_empty() or (name == LABEL and not needs_label):
+    schema = load_schema()
+    for name, column in schema.contract.columns.items():
+        is_label = name == schema.label
+        if not column.nullable or valid.is_empty() or (is_label and not needs_label):
             continue
         limit = (column.metadata or {}).get("max_null_share", limits.max_null_share)
         nulls = valid[name].null_count()
         if nulls > limit * valid.height:
-            check = "null_target" if name == LABEL else "too_many_nulls"
+            check = "null_target" if is_label else "too_many_nulls"
             detail = f"{name} is null in {nulls} of {valid.height} rows, at most {limit:.0%} may be"
             yield Violation(check=check, detail=detail, column=name, rows=nulls)
 

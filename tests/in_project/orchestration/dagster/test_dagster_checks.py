@@ -48,7 +48,7 @@ def test_what_is_broken_is_named_with_its_fix(
         monkeypatch.setenv("DAGSTER_PORT", other.url.split(":")[2].split("/")[0])
         lines = by_name()
 
-    assert "another program" in lines["Dagster UI"].detail
+    assert f"(process {os.getpid()}) listens on port" in lines["Dagster UI"].detail
     assert "a_job_that_is_not_there" in lines["Dagster definitions"].detail
     assert "not a database" in lines["Dagster storage"].detail
     assert not any(check.ok for check in lines.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import example
 import pytest
 import sandbox
 from flight_delays.core import optional
@@ -19,8 +20,8 @@ Inbox = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def package() -> Any:
-    """Return the package of the definitions, loaded with the checkout's settings."""
-    with sandbox.enter(sandbox.CHECKOUT):
+    """Return the package of the definitions, loaded with the example's settings."""
+    with sandbox.enter(example.ROOT):
         return optional.load("definitions")
 
 

@@ -186,7 +186,7 @@ def test_pipelines_are_uploaded_once_and_scheduled(
         assert len(kubeflow.pipelines["sandbox-training"]) == 1
         [recurring] = kubeflow.recurring.values()
         assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 6 * * 1"
-        assert recurring["runtime_config"]["parameters"] == {"partition": "yesterday"}
+        assert recurring["runtime_config"]["parameters"] == {"partition": "previous"}
         assert recurring["no_catchup"]
 
         file.write_text("pipelineInfo: {name: sandbox-training} # changed")

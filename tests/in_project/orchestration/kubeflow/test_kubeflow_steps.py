@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flight_delays.core import storage, tracking
 from flight_delays.core.errors import DataRejected
 from flight_delays.core.outcomes import Violation
 from flight_delays.core.settings import load_settings
@@ -97,6 +99,33 @@ def test_a_run_whose_pod_was_evicted_is_told_once(small: Path, inbox: Any, tmp_p
     assert "no report" in page
 
 
+def test_a_pod_that_is_terminated_may_be_tried_again_and_is_told_once_at_the_end(
+    small: Path, inbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, out = "2013-01-28", str(tmp_path / "out.json")
+    given = ["--pipeline", "training", "--run_id", "9", "--partition", day]
+    kubeflow_step.main(["start", *given, "--to-reference", out])
+    run = Path(out).read_text()
+
+    def terminate(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_dataset", terminate)
+        with pytest.raises(SystemExit) as caught:
+            kubeflow_step.main(["ingest", "--run", run, "--window", "normal"])
+    assert caught.value.code == 143
+    assert kubeflow_step.read_failures("training-9") == []
+    assert inbox() == []
+
+    finish(tmp_path, {"state": "FAILED", "error": {"message": "pod was evicted"}})
+    [event] = inbox()
+    assert event["stage"] == "ingest"
+    assert "SIGTERM ended the run in ingest" in event["error"]
+    tracked = tracking.client().get_run(json.loads(run)["tracking_run_id"])
+    assert tracked.info.status == "KILLED"
+
+
 def test_bad_settings_are_told_once(
     small: Path, inbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,11 +153,11 @@ def test_waiting_ends_when_the_partition_is_there(
     assert (tmp_path / "day").read_text() == found
 
 
-@pytest.mark.parametrize("wanted", ["yesterday", "last week"])
+@pytest.mark.parametrize("wanted", ["previous", "last week"])
 def test_waiting_gives_up_on_what_never_comes(
     small: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
 ) -> None:
-    """A scheduled run waits for the day before it; what is no date is not waited for at all."""
+    """A scheduled run waits for the day before it; what is no partition is never waited for."""
     pauses = fast_retries(monkeypatch)
     monkeypatch.setenv("PIPELINE_LIMITS__WAIT_TIMEOUT_MINUTES", "1e-9")
     load_settings.cache_clear()
@@ -139,7 +168,7 @@ def test_waiting_gives_up_on_what_never_comes(
 
     [failure] = kubeflow_step.read_failures("inference-1")
     yesterday = f"{datetime.now(UTC).date() - timedelta(days=1)}"
-    expected = yesterday if wanted == "yesterday" else "is not a date"
+    expected = yesterday if wanted == "previous" else "is not a day"
     assert expected in str(failure.event.error)
     assert pauses == []
 

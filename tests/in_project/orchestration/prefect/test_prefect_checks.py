@@ -49,7 +49,7 @@ def test_each_flow_file_and_deployment_is_a_line(
     assert "a_package_that_is_not_there" in lines["flow file broken.py"].detail
     assert lines["deployment good"].ok
     assert "not there" in lines["deployment gone"].detail
-    assert "another program" in lines["Prefect server"].detail
+    assert f"(process {os.getpid()}) listens on port" in lines["Prefect server"].detail
     failed = {name for name, check in lines.items() if not check.ok}
     assert failed == set(lines) - {"flow file good.py", "deployment good"}
     assert all(lines[name].fix for name in failed)

@@ -6,11 +6,13 @@ import html
 import logging
 import os
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..event import Event
-from . import TOTAL_SECONDS
+from . import TOTAL_SECONDS, NotDelivered
 
 VARIABLES = ("SLACK_WEBHOOK_URL",)
 # https://docs.slack.dev/reference/block-kit/blocks
@@ -25,8 +27,12 @@ CODE_LIMIT = 2990
 _FENCE = "```"
 
 
-class SlackError(Exception):
-    """Slack did not take the message; the text says why and never holds the webhook's address."""
+# https://www.rfc-editor.org/rfc/rfc9110: these and 5xx are about the moment, not the message.
+_PASSING = (408, 425, 429)
+
+
+class SlackError(NotDelivered):
+    """Slack did not take the message; the text never holds the webhook's address."""
 
 
 def configured() -> bool:
@@ -57,8 +63,13 @@ def send(event: Event) -> None:
     body = message(event)
     with httpx.stream("POST", _webhook_url(), json=body, timeout=TOTAL_SECONDS) as response:
         answer = next(response.iter_text(chunk_size=200), "")
-    if response.status_code != 200 or answer.strip() != "ok":
-        raise SlackError(f"Slack answered {response.status_code}: {answer!r}")
+    status = response.status_code
+    if status != 200 or answer.strip() != "ok":
+        raise SlackError(
+            f"Slack answered {status}: {answer!r}",
+            refused=status < 500 and status not in _PASSING,
+            after=_seconds(response.headers.get("Retry-After", "")),
+        )
 
 
 def message(event: Event) -> dict[str, Any]:
@@ -85,6 +96,17 @@ def message(event: Event) -> dict[str, Any]:
         ]
         blocks.append({"type": "context", "elements": links})
     return {"text": _escape(f"{event.title}. {event.summary}", SECTION_LIMIT), "blocks": blocks}
+
+
+def _seconds(retry_after: str) -> float:
+    """Return how long a server asks to wait, in seconds or until a date; 0 where it is neither."""
+    try:
+        if re.fullmatch(r"\d+", retry_after):
+            return float(retry_after)
+        until = parsedate_to_datetime(retry_after)
+        return max(0.0, until.timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _mrkdwn(text: str) -> dict[str, Any]:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import os
 import smtplib
+import socket
+from collections.abc import Mapping
+from email import policy
+from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 
 from ..event import Event
-from . import TOTAL_SECONDS
+from . import TOTAL_SECONDS, NotDelivered
 
 _REQUIRED = ("SMTP_HOST", "SMTP_FROM", "SMTP_TO")
 _OPTIONAL = ("SMTP_PORT", "SMTP_SECURITY", "SMTP_USER", "SMTP_PASSWORD", "SMTP_CA_FILE")
 VARIABLES = _REQUIRED + _OPTIONAL
+# Mail programs agree on them: an empty place between commas, letters beyond ASCII.
+_HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 _PORTS = {"starttls": "587", "tls": "465", "none": "25"}
 
 
-class EmailError(Exception):
-    """E-mail is not configured well, or a recipient was refused."""
+class EmailError(NotDelivered):
+    """E-mail is not configured well, or the server refused the message or recipients."""
 
 
 def configured() -> bool:
@@ -45,27 +51,56 @@ def send(event: Event) -> None:
     """Send the event as plain text.
 
     Raises:
-        EmailError: The configuration is incomplete, or the server refused some recipients.
-        smtplib.SMTPException: The server refused the message.
+        EmailError: The configuration is incomplete, or the server refused the message or some
+            recipients.
+        smtplib.SMTPException: The server does not speak as it should.
         OSError: No connection, or a certificate that is not trusted.
     """
+    env = _variables()
+    email = message(event, env["SMTP_FROM"], env["SMTP_TO"])
+    (sender,) = _addresses("SMTP_FROM", env["SMTP_FROM"])
+    everybody = _addresses("SMTP_TO", env["SMTP_TO"])
+    # Where the setting was corrected since, nobody of those who are left may be in it.
+    recipients = [one for one in everybody if one in event.only_to] or everybody
+    try:
+        with _connect(env) as smtp:
+            refused = smtp.send_message(email, sender, list(recipients))
+    except smtplib.SMTPRecipientsRefused as error:
+        refused = error.recipients
+    except smtplib.SMTPResponseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise EmailError(reason, refused=error.smtp_code >= 500, left=event.only_to) from error
+    if refused:
+        answers = "; ".join(
+            f"{address} ({code} {answer.decode(errors='replace')})"
+            for address, (code, answer) in refused.items()
+        )
+        for_good = all(code >= 500 for code, _ in refused.values())
+        raise EmailError(f"the server refused {answers}", refused=for_good, left=tuple(refused))
+
+
+def _connect(env: Mapping[str, str]) -> smtplib.SMTP:
     import ssl
 
-    env = _variables()
     host, port, security = env["SMTP_HOST"], int(env["SMTP_PORT"]), env["SMTP_SECURITY"]
     context = ssl.create_default_context(cafile=env["SMTP_CA_FILE"] or None)
-    with (
-        smtplib.SMTP_SSL(host, port, timeout=TOTAL_SECONDS, context=context)
+    # smtplib would look this host's name up, which takes a minute where no server knows it.
+    name = socket.gethostname()
+    name = name if "." in name else "[127.0.0.1]"
+    smtp = (
+        smtplib.SMTP_SSL(host, port, name, timeout=TOTAL_SECONDS, context=context)
         if security == "tls"
-        else smtplib.SMTP(host, port, timeout=TOTAL_SECONDS)
-    ) as smtp:
+        else smtplib.SMTP(host, port, name, timeout=TOTAL_SECONDS)
+    )
+    try:
         if security == "starttls":
             smtp.starttls(context=context)
         if env["SMTP_USER"]:
             smtp.login(env["SMTP_USER"], env["SMTP_PASSWORD"])
-        refused = smtp.send_message(message(event, env["SMTP_FROM"], env["SMTP_TO"]))
-    if refused:
-        raise EmailError(f"the server refused {', '.join(refused)}")
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
 
 
 def message(event: Event, sender: str, recipients: str) -> EmailMessage:
@@ -92,12 +127,13 @@ def _variables() -> dict[str, str]:
     env["SMTP_SECURITY"] = security = env["SMTP_SECURITY"] or "starttls"
     env["SMTP_PORT"] = port = env["SMTP_PORT"] or _PORTS.get(security, "")
     errors = [f"{name} is not set" for name in _REQUIRED if not env[name]]
-    addresses = [part.strip() for part in f"{env['SMTP_FROM']},{env['SMTP_TO']}".split(",")]
-    errors += [
-        f"'{address}' is not an e-mail address"
-        for address in addresses
-        if address and "@" not in address
-    ]
+    for name in ("SMTP_FROM", "SMTP_TO"):
+        try:
+            found = _addresses(name, env[name]) if env[name] else ()
+            if name == "SMTP_FROM" and len(found) > 1:
+                errors.append(f"SMTP_FROM is '{env[name]}', and a message has one sender")
+        except EmailError as error:
+            errors.append(str(error))
     ca_file = env["SMTP_CA_FILE"]
     if ca_file and not Path(ca_file).is_file():
         errors.append(f"SMTP_CA_FILE names '{ca_file}', which is not a file")
@@ -110,3 +146,24 @@ def _variables() -> dict[str, str]:
     if errors:
         raise EmailError("; ".join(errors))
     return env
+
+
+def _addresses(name: str, value: str) -> tuple[str, ...]:
+    """Return the addresses in a variable, without the names of people.
+
+    Raises:
+        EmailError: It is not what a mail's header may hold, so mail programs disagree on it.
+    """
+    try:
+        header = policy.SMTP.header_factory("To", value)
+        found = tuple(address.addr_spec for address in header.addresses)
+        broken = [one for one in header.defects if not isinstance(one, _HARMLESS)]
+    except (IndexError, ValueError):
+        # So do some broken addresses end in Python's parser.
+        found, broken = (), []
+    if broken or not found:
+        raise EmailError(
+            f"{name} is {value!r}, which is not one or more e-mail addresses with commas in "
+            "between, like: me@example.org, Our Team <team@example.org>"
+        )
+    return found

@@ -13,15 +13,16 @@ from ...core.outcomes import Window
 from ...core.settings import load_settings
 from ...orchestration.runs import arrived, key_of_run
 from ...stages import run_stage
+from ..partitions import PARTITIONS, partition_of
 from ..resources import Reference
-from ..steps import OWNERS, PARTITIONS, SETTINGS, TAGS, call, failure, output, stage_asset
+from ..stage_assets import OWNERS, SETTINGS, TAGS, call, failure, output, own_assets, stage_asset
 from ..ui import run_address
 
 asset = functools.partial(stage_asset, kinds={"parquet"})
 
 SOURCE = dg.AssetSpec(
     "source",
-    description=f"One file per day at `{SETTINGS.data.source}`.",
+    description=f"The partitions at `{SETTINGS.data.address}`.",
     partitions_def=PARTITIONS,
     owners=OWNERS,
     tags=TAGS,
@@ -34,21 +35,22 @@ def run_asset(pipeline: str) -> dg.AssetsDefinition:
     @stage_asset(key=[pipeline, "run"], group_name=pipeline, kinds={"mlflow"}, deps=[SOURCE])
     def run(context: dg.AssetExecutionContext) -> dg.Output[Reference]:
         """The run in MLflow that records this run, opened once the partition is at the source."""
+        partition = partition_of(context.partition_key)
         try:
-            wait_for_partition(context.partition_key)
+            wait_for_partition(partition)
         except MissingPartitions as error:
             raise failure(error) from error
         # The same for a re-execution, which so continues the MLflow run.
         run_id = context.run.root_run_id or context.run.run_id
         key = key_of_run(pipeline, run_id)
-        started = call("start", pipeline, context.partition_key, key, run_address(run_id))
+        started = call("start", pipeline, partition, key, run_address(run_id))
         url = tracking.run_url(started["tracking_run_id"])
         return output(started, {"MLflow run": dg.MetadataValue.url(url), "run key": key})
 
     return run
 
 
-def wait_for_partition(day: str) -> None:
+def wait_for_partition(partition: str) -> None:
     """Return once the source holds the partition.
 
     Raises:
@@ -58,10 +60,11 @@ def wait_for_partition(day: str) -> None:
     settings = load_settings()
     minutes = settings.limits.wait_timeout_minutes
     deadline = time.monotonic() + 60 * minutes
-    while arrived(day) is None:
+    while arrived(partition) is None:
         if time.monotonic() > deadline:
             raise MissingPartitions(
-                f"partition {day} did not arrive at '{settings.data.source}' in {minutes:g} minutes"
+                f"partition {partition} did not arrive at '{settings.data.address}' "
+                f"in {minutes:g} minutes"
             )
         time.sleep(settings.limits.wait_interval_seconds)
 
@@ -81,10 +84,12 @@ def data_assets(
         after: Key of an evaluation; unless it asks for more data, all this is skipped.
     """
     run = dg.AssetIn([pipeline, "run"])
+    own = own_assets("validate", prefix, "valid")
     return [
         raw_asset(run, prefix, size, after),
         valid_asset(run, prefix, may_be_skipped=after is not None),
-        features_asset(run, prefix),
+        *own,
+        features_asset(run, prefix, own[-1:]),
     ]
 
 
@@ -144,12 +149,15 @@ def valid_asset(
     return valid
 
 
-def features_asset(run: dg.AssetIn, prefix: Sequence[str]) -> dg.AssetsDefinition:
-    """Return the asset of the features."""
+def features_asset(
+    run: dg.AssetIn, prefix: Sequence[str], after: Sequence[dg.AssetsDefinition]
+) -> dg.AssetsDefinition:
+    """Return the asset of the features, made after the team's own steps."""
 
     @asset(
         key=[*prefix, "features"],
         ins={"run": run, "valid": dg.AssetIn([*prefix, "valid"])},
+        deps=after,
         group_name=prefix[-1],
     )
     def features(run: Reference, valid: Reference) -> dg.Output[Reference]:

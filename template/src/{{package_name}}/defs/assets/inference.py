@@ -1,4 +1,4 @@
-"""Inference: the champion predicts a day, and the day is watched for drift."""
+"""Inference: the champion predicts a partition, which is watched for drift."""
 
 import functools
 from collections.abc import Iterator
@@ -7,13 +7,16 @@ from typing import Any
 import dagster as dg
 
 from ..resources import Reference
-from ..steps import call, output, reasons_of, stage_asset
+from ..stage_assets import call, output, own_assets, reasons_of, stage_asset
 from .data import data_assets, run_asset
 
-RUN = dg.AssetIn(["inference", "run"])
+RUN_KEY = dg.AssetKey(["inference", "run"])
+RUN = dg.AssetIn(RUN_KEY)
 FEATURES = dg.AssetIn(["inference", "features"])
 SCORES = dg.AssetKey(["inference", "scores"])
 MONITORING = dg.AssetKey(["inference", "monitoring"])
+
+OWN = own_assets("score", ["inference"], "scores")
 
 asset = functools.partial(stage_asset, group_name="inference")
 
@@ -34,6 +37,7 @@ def scores(run: Reference, features: Reference) -> dg.Output[Reference]:
 @asset(
     key=MONITORING,
     ins={"run": RUN, "features": FEATURES, "scores": dg.AssetIn(SCORES)},
+    deps=OWN[-1:],
     kinds={"scipy"},
     check_specs=[
         dg.AssetCheckSpec(
@@ -56,4 +60,10 @@ def monitoring(run: Reference, features: Reference, scores: Reference) -> Iterat
     yield output(monitored, live | drifted)
 
 
-assets = [run_asset("inference"), *data_assets("inference", ["inference"]), scores, monitoring]
+assets = [
+    run_asset("inference"),
+    *data_assets("inference", ["inference"]),
+    scores,
+    *OWN,
+    monitoring,
+]

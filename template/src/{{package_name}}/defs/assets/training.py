@@ -1,4 +1,4 @@
-"""Training: from a day's data to a new champion, if it is better than the present one."""
+"""Training: from data to a new champion, if it is better than the present one."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import dagster as dg
 from ...core import tracking
 from ...core.outcomes import Window
 from ..resources import Reference
-from ..steps import OWNERS, SETTINGS, TAGS, call, output, reasons_of, stage_asset
+from ..stage_assets import OWNERS, SETTINGS, TAGS, call, output, own_assets, reasons_of, stage_asset
 from .data import data_assets, run_asset
 
 CANDIDATES = SETTINGS.training.candidates
@@ -83,7 +83,7 @@ def evaluation_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
         group_name=prefix[-1],
     )
     def evaluation(run: Reference, features: Reference, challenger: Reference) -> Iterator[Any]:
-        """The challenger's metrics on the held-out days, beside the champion's."""
+        """The challenger's metrics on held-out rows, beside the champion's."""
         evaluated = call("evaluate", run, features, challenger)
         yield dg.AssetCheckResult(
             passed=evaluated["verdict"]["decision"] == "promote",
@@ -133,6 +133,7 @@ def window(
         challenger_asset(prefix),
         evaluation_asset(prefix),
         promotion_asset(prefix),
+        *own_assets("promote", prefix, "promotion"),
     ]
 
 

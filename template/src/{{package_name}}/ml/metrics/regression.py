@@ -1,11 +1,15 @@
-"""Metrics and plots of regression; target and prediction are numbers in the same unit."""
+"""Metrics and plots of regression.
+
+A prediction is a frame with a column `prediction`: numbers in the target's unit.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import polars as pl
+from numpy.typing import NDArray
 
 from ..figures import ACCENT, MUTED, draw
 
@@ -16,17 +20,18 @@ PRIMARY = "mae"
 GREATER_IS_BETTER = False
 
 
-def predict(model: Any, rows: Any) -> NDArray[np.float64]:
-    """Return the predicted value of each row, shape (rows,), in the target's unit.
+def predict(model: Any, rows: Any) -> pl.DataFrame:
+    """Return the predicted value of each row, in the target's unit.
 
     Args:
         model: A fitted scikit-learn regressor or pipeline.
         rows: Whatever the model was fitted on: a data frame or a matrix.
     """
-    return np.asarray(model.predict(rows), dtype=np.float64).reshape(-1)
+    values = np.asarray(model.predict(rows), dtype=np.float64).reshape(-1)
+    return pl.DataFrame({"prediction": values})
 
 
-def score(target: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
+def score(target: pl.Series, prediction: pl.DataFrame) -> dict[str, float]:
     """Measure predicted values against those that came true.
 
     Returns:
@@ -50,7 +55,7 @@ def score(target: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
     }
 
 
-def plots(target: ArrayLike, prediction: ArrayLike) -> dict[str, str]:
+def plots(target: pl.Series, prediction: pl.DataFrame) -> dict[str, str]:
     """Draw predicted against actual values, and the distribution of the residuals.
 
     The axes leave out the outermost 1 % of the values, which would squeeze all others together.
@@ -100,10 +105,10 @@ def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _arrays(
-    target: ArrayLike, prediction: ArrayLike
+    target: pl.Series, prediction: pl.DataFrame
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    truth = np.asarray(target, dtype=np.float64)
-    value = np.asarray(prediction, dtype=np.float64)
+    truth = target.cast(pl.Float64).to_numpy()
+    value = prediction["prediction"].cast(pl.Float64).to_numpy()
     if truth.shape != value.shape:
         raise ValueError(f"{truth.size} targets for {value.size} predictions")
     if np.unique(truth).size < 2:

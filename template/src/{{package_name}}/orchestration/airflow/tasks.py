@@ -1,9 +1,12 @@
-"""What both DAGs share. Parsed with them, so it imports the standard library and Airflow only."""
+"""What both DAGs share. Parsed with them, so it imports Airflow and the settings only."""
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from airflow.sdk import (
@@ -19,15 +22,23 @@ from airflow.sdk import (
     task,
 )
 
+from ...core import ending
 from ...core.errors import PipelineError
+from ...core.settings import load_settings
+from ...interface import load_steps
 from ...stages import run_stage
-from ..config import LIMITS, PROJECT, SCHEDULE
-from ..runs import arrived, key_of_run, timed_out
+from ..runs import arrived, graph_settings, key_of_run, timed_out
 
 # A stage's reference as JSON, or the promise of one while a graph is wired.
 Reference: TypeAlias = Any
 
-SLUG = PROJECT.get("slug", "pipeline")
+# Airflow's own handler of SIGTERM lets a Python task go on until it is killed.
+ending.over_handlers = True
+SETTINGS = graph_settings()
+LIMITS, SCHEDULE = SETTINGS.limits, SETTINGS.schedule
+SLUG = SETTINGS.project.slug
+# Airflow passes the package's log lines on, from this level.
+logging.getLogger(__name__.partition(".")[0]).setLevel(SETTINGS.logging.level)
 # Emitted when a new champion is promoted; other teams' DAGs may be scheduled on it.
 CHAMPION = Asset(f"{SLUG}-champion")
 # Emitted by monitoring when drift or live performance asks for a new model.
@@ -36,11 +47,11 @@ RETRAINING = Asset(f"{SLUG}-retraining")
 
 def schedule(pipeline: str, *assets: Asset) -> Any:
     """Return a DAG's schedule: its cron expression from the configuration, or an asset's event."""
-    cron = SCHEDULE.get(pipeline)
+    cron = getattr(SCHEDULE, pipeline)
     if not cron:
         return list(assets) or None
-    # With data intervals each run has a day of its own, so catch-up and backfill work.
-    timetable = CronDataIntervalTimetable(cron, timezone="UTC")
+    # With data intervals each run has partitions of its own, so catch-up and backfill work.
+    timetable = CronDataIntervalTimetable(cron, timezone=SCHEDULE.time_zone)
     return AssetOrTimeSchedule(timetable=timetable, assets=list(assets)) if assets else timetable
 
 
@@ -66,45 +77,46 @@ def alert_failure(context: Any) -> None:
 
 
 DEFAULT_ARGS = {
-    "owner": PROJECT.get("owner", "ml-team"),
-    "retries": LIMITS.get("retries", 2),
-    "retry_delay": timedelta(seconds=LIMITS.get("retry_delay_seconds", 30)),
+    "owner": SETTINGS.project.owner,
+    "retries": LIMITS.retries,
+    "retry_delay": timedelta(seconds=LIMITS.retry_delay_seconds),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     # Bad data or a bad setting stays bad: report it at once.
     "retry_policy": ExceptionRetryPolicy(
         rules=[RetryRule(exception=PipelineError, action=RetryAction.FAIL)]
     ),
-    "execution_timeout": timedelta(minutes=LIMITS.get("stage_timeout_minutes", 30)),
+    "execution_timeout": timedelta(minutes=LIMITS.stage_timeout_minutes),
     # On tasks, not on the DAG: a DAG-level callback is lost in some executors.
     "on_failure_callback": alert_failure,
 }
 
+# A day is picked from a calendar, anything else is typed.
+DAY_PICKER: dict[str, Any] = {"format": "date"} if SETTINGS.data.unit == "day" else {}
+
 # What both DAGs have in common.
 DAG_ARGS: dict[str, Any] = {
-    "start_date": datetime.combine(
-        SCHEDULE.get("start_date", datetime(2013, 1, 1)), datetime.min.time(), UTC
-    ),
-    "catchup": SCHEDULE.get("catchup", False),
+    "start_date": datetime.combine(SCHEDULE.start_date, datetime.min.time(), UTC),
+    "catchup": SCHEDULE.catchup,
     "max_active_runs": 1,
     "default_args": DEFAULT_ARGS,
     "params": {
         "partition": Param(
             None,
             type=["null", "string"],
-            format="date",
             title="Partition",
-            description="The day to run for, like 2013-01-28. Empty: the newest one at the source.",
+            description="Which one to run for. Empty: the newest one at the source.",
+            **DAY_PICKER,
         )
     },
 }
 
 
 def wanted_partition(context: Any) -> str | None:
-    """Return the day a DAG run is about; None means the newest at the source.
+    """Return the partition a DAG run is about; None means the newest at the source.
 
-    A parameter wins; a run started by monitoring takes the day that was monitored; a scheduled run
-    or a backfill takes the last day of its data interval.
+    A parameter wins; a run started by monitoring takes the partition that was monitored; a
+    scheduled run or a backfill takes the last one that ended within its data interval.
     """
     chosen = context["params"].get("partition")
     if chosen:
@@ -115,19 +127,19 @@ def wanted_partition(context: Any) -> str | None:
                 return str(event.extra["partition"])
     run = context["dag_run"]
     if run.run_type in ("scheduled", "backfill") and run.data_interval_end:
-        return f"{(run.data_interval_end - timedelta(days=1)).date()}"
+        return load_settings().data.cadence.last_ended(run.data_interval_end)
     return None
 
 
 @task.sensor(
     mode="reschedule",
-    poke_interval=float(LIMITS.get("wait_interval_seconds", 60)),
-    timeout=60.0 * LIMITS.get("wait_timeout_minutes", 720),
+    poke_interval=LIMITS.wait_interval_seconds,
+    timeout=60 * LIMITS.wait_timeout_minutes,
 )
 def wait_for_partition() -> PokeReturnValue:
     """Wait until the partition is at the source, whatever kind of storage that is."""
-    day = arrived(wanted_partition(get_current_context()))
-    return PokeReturnValue(is_done=day is not None, xcom_value=day)
+    found = arrived(wanted_partition(get_current_context()))
+    return PokeReturnValue(is_done=found is not None, xcom_value=found)
 
 
 @task
@@ -155,6 +167,33 @@ def validate(run: Reference, raw: Reference) -> Reference:
 def featurize(run: Reference, dataset: Reference) -> Reference:
     """Compute features, and target where it is known."""
     return run_stage("featurize", run, dataset)
+
+
+@task
+def own_step(name: str, run: Reference, references: Sequence[Reference]) -> Reference:
+    """Run a step of domain/steps.py on what the stage before returned, by whichever task."""
+    [reference] = [one for one in references if one is not None]
+    return run_stage(name, run, reference)
+
+
+def add_own_steps(
+    stage: str, run: Reference, references: Sequence[Reference], then: Any, **options: Any
+) -> None:
+    """Put the steps of domain/steps.py that follow a stage between it and the task after it.
+
+    Args:
+        stage: The stage.
+        run: The run.
+        references: What the tasks return that run the stage.
+        then: The task that waits for the last step.
+        options: What the steps' tasks are made with.
+    """
+    made = [
+        own_step.override(task_id=name, doc_md=function.__doc__, **options)(name, run, references)
+        for name, function in load_steps().after(stage).items()
+    ]
+    for earlier, later in pairwise([*made, then]):
+        earlier >> later
 
 
 @task

@@ -10,23 +10,24 @@ from ... import definitions
 from ...core.settings import load_settings
 from ...defs.executor import executor
 from ...defs.outcome import ATTENDED, alert_failure, report_of
-from ...defs.steps import PARTITIONS
-from ...sources.files import newest_partition
+from ...defs.partitions import CADENCE, PARTITIONS, key_of
+from ...sources import newest_partition
 
 
 def existing_partition(partition: str | None) -> str:
-    """Return a partition, the newest one where none is named.
+    """Return what Dagster calls a partition, the newest one where none is named.
 
     Raises:
+        BadInput: It is none of the cadence.
         SystemExit: Dagster knows no such partition.
     """
-    day = partition or f"{newest_partition(load_settings())}"
-    if not PARTITIONS.has_partition_key(day):
-        first = PARTITIONS.get_first_partition_key()
+    wanted = CADENCE.parse(partition) if partition else newest_partition(load_settings())
+    if not PARTITIONS.has_partition_key(key_of(wanted)):
+        start = load_settings().schedule.start_date
         raise SystemExit(
-            f"partition '{day}' is no day from {first} on, where [schedule] start_date begins"
+            f"partition '{wanted}' lies before {start}, [schedule] start_date, or in the future"
         )
-    return day
+    return key_of(wanted)
 
 
 def execute(pipeline: str, partition: str) -> dg.DagsterRun:

@@ -16,8 +16,7 @@ def checks() -> list[Check]:
     configure_environment()
     (ui,) = UI.checks()
     load = "correct what is named; Dagster cannot load it"
-    migrate = f"DAGSTER_HOME={os.environ['DAGSTER_HOME']} uv run dagster instance migrate"
-    storage = f"start its database, or bring it up to date: `{migrate}`"
+    storage = "start its database, or update it: `uv run poe dagster instance migrate`"
     lines = [
         ui,
         *Probe("Dagster definitions", load, _definitions).checks(),

@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 
 from ...core.settings import load_settings
-from ..servers import base_environment
+from ..servers import base_environment, one_at_a_time
 
 PACKAGE = __name__.partition(".")[0]
 
 
 def configure_environment() -> None:
     """Point Dagster at this project, unless the environment already says otherwise."""
-    root = base_environment()
+    root = base_environment("DAGSTER_", "DAGSTER_HOME")
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "var" / "dagster")))
     os.environ.setdefault("DAGSTER_PORT", "3000")
     home.mkdir(parents=True, exist_ok=True)
@@ -55,6 +55,28 @@ def configuration() -> dict[str, object]:
     if "DAGSTER_POSTGRES_URL" in os.environ:
         written["storage"] = {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
     return written
+
+
+def make_storage() -> None:
+    """Have Dagster make its tables where there are none; one process does, others wait for it.
+
+    Raises:
+        SystemExit: The database does not answer.
+    """
+    import dagster as dg
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import OperationalError
+
+    if url := os.environ.get("DAGSTER_POSTGRES_URL"):
+        try:
+            create_engine(url).connect().close()
+        except OperationalError as error:
+            raise SystemExit(
+                "error: Dagster's database does not answer: start it, or correct "
+                f"DAGSTER_POSTGRES_URL in .env ({error.orig})"
+            ) from None
+    with one_at_a_time(), dg.DagsterInstance.get():
+        pass
 
 
 if __name__ == "__main__":

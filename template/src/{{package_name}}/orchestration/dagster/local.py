@@ -12,9 +12,9 @@ from ...core import optional
 from ...core.settings import load_settings
 from ...defs.ui import address
 from .. import servers
-from ..runs import key_of_run
-from ..servers import Server, out
-from .instance import PACKAGE, configure_environment
+from ..runs import conclude
+from ..servers import Server
+from .instance import PACKAGE, configure_environment, make_storage
 
 
 def run(pipeline: str = "training", partition: str | None = None) -> None:
@@ -24,14 +24,13 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     # Whatever a deployment does, here the steps are processes of this machine.
     os.environ["PIPELINE_WORKERS__DISTRIBUTED"] = "false"
     load_settings.cache_clear()
+    make_storage()
     # Not before: the definitions read the settings.
-    from ...reporting.terminal import result_table
     from .attended import execute, existing_partition
 
     done = execute(pipeline, existing_partition(partition))
-    out.print(result_table(key_of_run(pipeline, done.run_id)))
-    if not done.is_success:
-        raise SystemExit(f"the {pipeline} job ended as {done.status.value}, see the log above")
+    ended = f"the {pipeline} job ended as {done.status.value}, see the log above"
+    conclude(pipeline, done.run_id, None if done.is_success else ended)
 
 
 def up() -> None:
@@ -40,6 +39,7 @@ def up() -> None:
     distributed = load_settings().workers.distributed
     required = optional.load("defs.celery_executor").REQUIRED if distributed else ()
     servers.refuse_unshared_state(required)
+    make_storage()
     port = os.environ["DAGSTER_PORT"]
     # It starts the daemon and the code server, which webserver and daemon share.
     command = ["dagster", "dev", "--module-name", f"{PACKAGE}.definitions"]
@@ -48,3 +48,8 @@ def up() -> None:
     if distributed:
         started.append(Server("worker", [sys.executable, "-m", f"{__package__}.workers"]))
     servers.serve(started, lambda: [("Dagster", address())])
+
+
+if __name__ == "__main__":
+    configure_environment()
+    os.execvp(sys.argv[1], sys.argv[1:])

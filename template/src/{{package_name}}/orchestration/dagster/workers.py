@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...defs.celery_executor import CELERY, REQUIRED
 from .. import servers
-from .instance import configure_environment
+from .instance import configure_environment, make_storage
 
 
 def worker() -> None:
@@ -20,6 +20,7 @@ def worker() -> None:
     """
     configure_environment()
     servers.refuse_unshared_state(REQUIRED)
+    make_storage()
     file = Path(os.environ["DAGSTER_HOME"]) / "celery.yaml"
     # JSON is YAML.
     file.write_text(json.dumps({"execution": {"config": CELERY}}))

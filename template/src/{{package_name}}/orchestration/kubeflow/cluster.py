@@ -1,6 +1,6 @@
-"""A Kubeflow cluster: upload the pipelines, set their schedules, start runs of past days.
+"""A Kubeflow cluster: upload the pipelines, set their schedules, start runs of past partitions.
 
-`python -m PACKAGE.orchestration.kubeflow.cluster training 2013-01-28` starts a run per day named.
+`python -m PACKAGE.orchestration.kubeflow.cluster training 2026-01-28` starts a run of each one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import SettingsError
 from ...core.settings import load_environment, load_settings
-from .step import YESTERDAY
+from ..runs import refuse_catchup
+from .step import PREVIOUS
 
 
 def connect() -> Any:
@@ -39,6 +41,7 @@ def publish(files: dict[str, Path]) -> list[tuple[str, str]]:
     Returns:
         Where to look: a label and an address a row.
     """
+    refuse_catchup("Kubeflow")
     client = connect()
     ui = (os.environ.get("KFP_UI_URL") or os.environ["KFP_ENDPOINT"]).rstrip("/")
     shown = [("Kubeflow", ui)]
@@ -74,6 +77,12 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
     for recurring in known.recurring_runs or []:
         if recurring.display_name == name:
             client.delete_recurring_run(recurring.recurring_run_id)
+    zone = load_settings().schedule.time_zone
+    if cron and zone != "UTC":
+        raise SettingsError(
+            f"[schedule] time_zone is '{zone}', but Kubeflow counts in UTC: write the cron "
+            "expressions in UTC"
+        )
     if cron:
         client.create_recurring_run(
             experiment_id,
@@ -81,9 +90,9 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
             # Kubeflow's begin with the second.
             cron_expression=f"0 {cron}",
             max_concurrency=1,
-            # A run that was missed would take the same day again: start past days by hand.
+            # A run that was missed would take the same partition again.
             no_catchup=True,
-            params={"partition": YESTERDAY},
+            params={"partition": PREVIOUS},
             pipeline_id=pipeline_id,
             version_id=version_id,
         )
@@ -91,7 +100,7 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
 
 
 def start_runs(pipeline: str, partitions: Sequence[str]) -> list[str]:
-    """Start a run of the pipeline's newest version for each day, and return the runs' ids."""
+    """Start a run of the pipeline's newest version for each partition, and return the runs' ids."""
     client = connect()
     experiment = client.create_experiment(load_settings().project.slug or "pipeline")
     pipeline_id = client.get_pipeline_id(name_of(pipeline))

@@ -5,6 +5,7 @@ Used by `uv run poe run`, `uv run poe compile` and `uv run poe up`.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import secrets
@@ -15,8 +16,10 @@ from pathlib import Path
 from types import ModuleType
 
 from ...core import optional
+from ...core.ending import last_words, raise_signals
+from ...core.errors import Terminated
 from .. import servers
-from ..runs import key_of_run
+from ..runs import conclude
 from ..servers import out
 from . import step
 
@@ -47,8 +50,6 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     from kfp import local
     from kfp.local import subprocess_task_handler
 
-    from ...reporting.terminal import result_table
-
     module = definition(pipeline)
     run_id = f"local-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     os.environ[step.LOCAL_RUN_ID] = run_id
@@ -57,14 +58,19 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     # It would start Python anew for each step, and most of them import for longer than they work.
     subprocess_task_handler.run_local_subprocess = _fork
     local.init(local.SubprocessRunner(use_venv=False), str(root / "var" / "kubeflow" / "runs"))
-    failed = ""
+    failed = None
     try:
-        module.define(module.Steps(local=True))(partition=partition or "")
+        with raise_signals():
+            module.define(module.Steps(local=True))(partition=partition or "")
     except RuntimeError as error:
         failed = f"the {pipeline} pipeline failed, see the log above: {error}"
-    out.print(result_table(key_of_run(pipeline, run_id)))
-    if failed:
-        raise SystemExit(failed)
+    except Terminated as error:
+        given = {"pipeline": pipeline, "run_id": run_id, "partition": partition or "", "status": ""}
+        with last_words(error), contextlib.suppress(Exception, SystemExit):
+            step.finish("finish", given)
+        out.print(f"error: {error}", markup=False)
+        raise SystemExit(error.exit_code) from None
+    conclude(pipeline, run_id, failed)
 
 
 def _fork(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
@@ -74,7 +80,12 @@ def _fork(full_command: list[str], env_vars: dict[str, str] | None = None) -> in
     # Before the arguments come Python, -m and the module.
     process = context.Process(target=step.main, args=(full_command[3:],))
     process.start()
-    process.join()
+    try:
+        process.join()
+    except Terminated:
+        process.terminate()
+        process.join()
+        raise
     return process.exitcode or 0
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +23,8 @@ from pydantic import BaseModel
 from ... import alerts
 from ...core import storage
 from ...core.deadline import EXIT_CODE
-from ...core.errors import BadInput, MissingPartitions, PipelineError
+from ...core.ending import raise_signals
+from ...core.errors import MissingPartitions, PipelineError, Terminated
 from ...core.logs import get_logger, setup_logging
 from ...core.records import read_records
 from ...core.settings import load_settings
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 MAX_RETRY_DELAY_SECONDS = 600
-YESTERDAY = "yesterday"
+# A schedule can't know which partition a run will be about: the one that ended last.
+PREVIOUS = "previous"
 # Names a run on this machine, so that whoever started it knows it again.
 LOCAL_RUN_ID = "KFP_LOCAL_RUN_ID"
 
@@ -67,7 +68,13 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.suppress(PipelineError):
         settings = load_settings().logging
         setup_logging(settings.level, json_lines=settings.json_lines)
-    result = STEPS.get(name, stage)(name, given)
+    try:
+        with raise_signals():
+            result = STEPS.get(name, stage)(name, given)
+    except Terminated as error:
+        # As where it was killed, Kubeflow tries again, and the last step alerts.
+        log.error("%s", Terminated(error.number, name))
+        raise SystemExit(error.exit_code) from None
     for output, target in targets.items():
         value = result[output]
         text = value if isinstance(value, str) else json.dumps(_without_nulls(value))
@@ -112,43 +119,47 @@ def _next(name: str, values: Values, result: Values) -> Any:
 
 def wait_for_partition(name: str, given: dict[str, str]) -> Values:
     """Wait until the partition is at the source; takes the newest one where none is wanted."""
-    day = given["partition"]
-    if day == YESTERDAY:
-        day = f"{datetime.now(UTC).date() - timedelta(days=1)}"
+    partition = _resolved(given["partition"])
 
     def wait() -> str:
         settings = load_settings()
-        if day and not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
-            raise BadInput(f"partition '{day}' is not a date like 2013-01-28")
         end = time.monotonic() + 60 * settings.limits.wait_timeout_minutes
-        while (found := arrived(day)) is None:
+        while (found := arrived(partition)) is None:
             if time.monotonic() > end:
                 raise MissingPartitions(
-                    f"{day} did not arrive at '{settings.data.source}' within "
+                    f"{partition} did not arrive at '{settings.data.address}' within "
                     f"{settings.limits.wait_timeout_minutes:g} minutes: deliver it, or raise "
                     "wait_timeout_minutes in [limits]"
                 )
-            log.info("%s is not there yet", day)
+            log.info("%s is not there yet", partition)
             time.sleep(settings.limits.wait_interval_seconds)
         return found
 
-    return {"Output": Try(given["pipeline"], _key(given), name, day)(wait)}
+    return {"Output": Try(given["pipeline"], _key(given), name, partition)(wait)}
+
+
+def _resolved(partition: str) -> str:
+    # Settings that cannot be read are told by the step itself.
+    with contextlib.suppress(PipelineError):
+        if partition == PREVIOUS:
+            return load_settings().data.cadence.last_ended(datetime.now(UTC))
+    return partition
 
 
 def start(name: str, given: dict[str, str]) -> Values:
     """Open the MLflow run of this run; each links to the other."""
-    pipeline, day, key = given["pipeline"], given["partition"], _key(given)
+    pipeline, partition, key = given["pipeline"], given["partition"], _key(given)
 
     def open_run() -> tuple[Values, str]:
         from ...core import tracking
 
-        run = run_stage("start", pipeline, day, key, run_page(given["run_id"]))
+        run = run_stage("start", pipeline, partition, key, run_page(given["run_id"]))
         # The last step is given nothing by other steps, so that it runs whatever they do.
         storage.write_text(_folder(key) / "run.json", json.dumps(run))
         return run, tracking.run_url(run["tracking_run_id"])
 
-    run, url = Try(pipeline, key, name, day)(open_run)
-    return {"reference": run, "mlflow": f"[{pipeline} of {day} in MLflow]({url})\n"}
+    run, url = Try(pipeline, key, name, partition)(open_run)
+    return {"reference": run, "mlflow": f"[{pipeline} of {partition} in MLflow]({url})\n"}
 
 
 def finish(name: str, given: dict[str, str]) -> Values:
@@ -174,7 +185,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
             report = step(lambda: run_stage("report", run, failed))
     failures = read_failures(key)
     if not failures and _failed_silently(pipeline, given["run_id"], status, report):
-        failures = [step.failure(_reason(status), stage="a step")]
+        failures = _recorded(step) or [step.failure(_reason(status), stage="a step")]
     if failures and not _already_alerted(key):
         url = alerts.run_url(run["tracking_run_id"] if run else None)
         alerts.send(failures[0].event.model_copy(update={"tracking_url": url}))
@@ -186,7 +197,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
         if run is not None:
             raise SystemExit(1)
         return {"page": "No MLflow run was opened, so there is no report.\n"}
-    return {"page": storage.resolve(report["uri"]).read_text(encoding="utf-8")}
+    return {"page": storage.path_of(report["uri"]).read_text(encoding="utf-8")}
 
 
 STEPS: dict[str, Callable[[str, dict[str, str]], Mapping[str, Any]]] = {
@@ -212,7 +223,7 @@ class Try:
 
     Attributes:
         label: The step, as in the run's records.
-        partition: Its day; empty where it is not known yet.
+        partition: Its partition; empty where it is not known yet.
     """
 
     pipeline: str
@@ -326,6 +337,14 @@ def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values 
         {record.stage for record in read_records(training)} if pipeline == "inference" else set()
     )
     return "report" not in recorded
+
+
+def _recorded(step: Try) -> list[Failure]:
+    """Return what the stages' records say of a run that no step left word of, like a signal."""
+    with contextlib.suppress(Exception):
+        ended = [one for one in read_records(step.key) if one.error]
+        return [step.failure(f"{one.error}", stage=one.label) for one in ended]
+    return []
 
 
 def _reason(status: Values) -> PipelineError | str:

@@ -13,22 +13,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 
+from ...core.ending import raise_signals
+from ...core.errors import Terminated
 from ...core.settings import load_settings
 from .. import servers
-from ..runs import key_of_run
+from ..runs import conclude, refuse_catchup
 from ..servers import Server, out
 
 PACKAGE = __name__.partition(".")[0]
 PIPELINES = ("training", "inference")
 # The work pool of prefect.yaml.
 POOL = "pipelines"
+# Variables that say where a Prefect keeps its state.
+STATE = (
+    *("PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_API_URL", "PREFECT_API_KEY"),
+    *("PREFECT_API_DATABASE_", "PREFECT_SERVER_DATABASE_"),
+)
 # What a server of one flow run's length has no use for.
 WITHOUT_SERVICES = {
     f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
@@ -46,7 +52,7 @@ WITHOUT_SERVICES = {
 
 def configure_environment() -> Path:
     """Point Prefect at this project where the environment does not, and return its root."""
-    root = servers.base_environment()
+    root = servers.base_environment("PREFECT_", *STATE)
     port = os.environ.setdefault("PREFECT_SERVER_API_PORT", "4200")
     defaults = {
         "PREFECT_HOME": str(root / "var" / "prefect"),
@@ -75,16 +81,23 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     wait_for_api = _serve_api()
     from prefect.flows import load_flow_from_entrypoint
 
-    from ...reporting.terminal import StageProgress, result_table
+    from ...core import closing
+    from ...reporting.terminal import StageProgress
 
+    closing.owner = closing.this_process()
     entrypoint = f"{root}/flows/{pipeline}.py:{pipeline}"
     flow: Any = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     wait_for_api()
-    with StageProgress():
-        state = flow(partition=partition, return_state=True)
-    out.print(result_table(key_of_run(pipeline, str(state.state_details.flow_run_id))))
-    if not state.is_completed():
-        raise SystemExit(f"the {pipeline} flow ended as {state.name}: {state.message}")
+    try:
+        # Prefect passes a signal on to whoever had a handler before.
+        with StageProgress(), raise_signals():
+            state = flow(partition=partition, return_state=True)
+    except Terminated as error:
+        out.print(f"error: {error}", markup=False)
+        raise SystemExit(error.exit_code) from None
+    ended = f"the {pipeline} flow ended as {state.name}: {state.message}"
+    run_id = f"{state.state_details.flow_run_id}"
+    conclude(pipeline, run_id, None if state.is_completed() else ended)
 
 
 def _serve_api() -> Callable[[], None]:
@@ -124,6 +137,7 @@ def up() -> None:
     """Start Prefect's server, one worker of the pool, and the MLflow UI; Ctrl-C stops all."""
     configure_environment()
     servers.refuse_unshared_state()
+    refuse_catchup("Prefect")
     started = []
     if "PREFECT_API_URL" not in os.environ:
         port = os.environ["PREFECT_SERVER_API_PORT"]
@@ -140,30 +154,13 @@ def up() -> None:
 def deploy() -> None:
     """Create the work pool and the deployments of prefect.yaml, with the configured schedules."""
     root = configure_environment()
+    refuse_catchup("Prefect")
     schedule = load_settings().schedule
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite", cwd=root)
     for pipeline in PIPELINES:
         cron = getattr(schedule, pipeline)
-        options = ["--cron", cron, "--timezone", "UTC"] if cron else []
+        options = ["--cron", cron, "--timezone", schedule.time_zone] if cron else []
         _prefect("--no-prompt", "deploy", "--name", pipeline, *options, cwd=root)
-
-
-def backfill(pipeline: str, first: str, last: str) -> None:
-    """Run a deployment once for each day, one after another.
-
-    Args:
-        pipeline: training or inference.
-        first: The first day, like 2013-02-01.
-        last: The last day.
-    """
-    configure_environment()
-    from prefect.deployments import run_deployment
-
-    day = date.fromisoformat(first)
-    while day <= date.fromisoformat(last):
-        run_deployment(f"{pipeline}/{pipeline}", parameters={"partition": f"{day}"}, timeout=0)
-        out.print(f"{pipeline} of {day} is scheduled")
-        day += timedelta(days=1)
 
 
 def worker(*options: str) -> None:
@@ -223,8 +220,16 @@ def _prefect(*arguments: str, cwd: Path) -> None:
         raise SystemExit(f"prefect {' '.join(arguments)} failed, see above")
 
 
+def prefect(*arguments: str) -> None:
+    """Become Prefect's command line, on the server of `poe up` unless .env names another."""
+    configure_environment()
+    port = os.environ["PREFECT_SERVER_API_PORT"]
+    os.environ.setdefault("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    os.execvp("prefect", ["prefect", *arguments])
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (deploy, worker, backfill, again)
+    command.__name__: command for command in (deploy, worker, again, prefect)
 }
 
 if __name__ == "__main__":

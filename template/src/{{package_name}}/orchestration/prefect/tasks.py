@@ -1,4 +1,4 @@
-"""What both flows share. Imported with them, so only the standard library and Prefect are."""
+"""What both flows share. Imported with them, so it imports Prefect and the settings only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeAlias
 
 from prefect import Flow, Task, get_client, task
@@ -26,21 +26,20 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.urls import url_for
 
 from ...core import optional
-from ...core.errors import PipelineError
+from ...core.errors import PipelineError, Terminated
+from ...core.settings import load_settings
+from ...interface import load_steps
 from ...stages import run_stage
-from ..config import CONFIG, LIMITS, PROJECT
-from ..runs import arrived, key_of_run, timed_out
+from ..runs import arrived, graph_settings, key_of_run, timed_out
 
 # A stage's reference as JSON.
 Reference: TypeAlias = dict[str, Any]
 
-SLUG = PROJECT.get("slug", "pipeline")
-RETRIES: int = LIMITS.get("retries", 2)
-RETRY_DELAY: float = LIMITS.get("retry_delay_seconds", 30)
-WAIT_INTERVAL: float = LIMITS.get("wait_interval_seconds", 60)
+SETTINGS = graph_settings()
+LIMITS = SETTINGS.limits
+SLUG = SETTINGS.project.slug
 # Prefect passes the package's log lines on (PREFECT_LOGGING_EXTRA_LOGGERS), from this level.
-LEVEL = CONFIG.get("logging", {}).get("level", "INFO")
-logging.getLogger(__name__.partition(".")[0]).setLevel(LEVEL)
+logging.getLogger(__name__.partition(".")[0]).setLevel(SETTINGS.logging.level)
 WORKER_NOTICES_WITHIN_SECONDS = 10.0
 # Emitted by monitoring; prefect.yaml starts training on it.
 RETRAINING = "pipeline.retraining-requested"
@@ -52,11 +51,11 @@ def may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool
 
 
 STAGE: dict[str, Any] = {
-    "retries": RETRIES,
+    "retries": LIMITS.retries,
     # Prefect takes at most 50 delays.
-    "retry_delay_seconds": exponential_backoff(RETRY_DELAY)(min(RETRIES, 50)),
+    "retry_delay_seconds": exponential_backoff(LIMITS.retry_delay_seconds)(min(LIMITS.retries, 50)),
     "retry_condition_fn": may_help,
-    "timeout_seconds": 60 * LIMITS.get("stage_timeout_minutes", 30),
+    "timeout_seconds": 60 * LIMITS.stage_timeout_minutes,
     "tags": [SLUG],
 }
 # Prefect cannot interrupt what runs in a thread: there the stage's own limit ends the process.
@@ -74,15 +73,15 @@ def task_runner() -> TaskRunner[Any]:
 
 
 def wanted_partition(flow_run: FlowRun) -> str | None:
-    """Return the day a flow run is about; None means the newest at the source.
+    """Return the partition a flow run is about; None means the newest at the source.
 
-    A parameter wins; a scheduled run takes the day before its scheduled time.
+    A parameter wins; a scheduled run takes the one that ended last before its scheduled time.
     """
     chosen = flow_run.parameters.get("partition")
     if chosen:
         return str(chosen)
     if flow_run.auto_scheduled and flow_run.expected_start_time:
-        return f"{flow_run.expected_start_time.date() - timedelta(days=1)}"
+        return load_settings().data.cadence.last_ended(flow_run.expected_start_time)
     return None
 
 
@@ -126,8 +125,8 @@ def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
         return
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(flow_run.id)
-    if flow_run.deployment_id and flow_run.run_count <= RETRIES:
-        delay = RETRY_DELAY * 2 ** (flow_run.run_count - 1)
+    if flow_run.deployment_id and flow_run.run_count <= LIMITS.retries:
+        delay = LIMITS.retry_delay_seconds * 2 ** (flow_run.run_count - 1)
         _run_again(flow_run, max(delay, WORKER_NOTICES_WITHIN_SECONDS))
         return
     alert_failure(flow, flow_run, state)
@@ -203,7 +202,10 @@ def reported(run: Reference) -> Iterator[None]:
     stage.before_exit.append(at_exit)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # Prefect's error for a signal, which interrupts no candidate in its thread.
+            stage.end_running(Terminated(signal.SIGTERM))
         # The error that ended the run counts, not one of its report.
         with contextlib.suppress(Exception):
             report(run)
@@ -215,8 +217,8 @@ def reported(run: Reference) -> Iterator[None]:
 
 @task(
     task_run_name="wait_for_partition",
-    retries=int(60 * LIMITS.get("wait_timeout_minutes", 720) / WAIT_INTERVAL),
-    retry_delay_seconds=WAIT_INTERVAL,
+    retries=int(60 * LIMITS.wait_timeout_minutes / LIMITS.wait_interval_seconds),
+    retry_delay_seconds=LIMITS.wait_interval_seconds,
     retry_condition_fn=may_help,
     timeout_seconds=STAGE["timeout_seconds"],
     tags=[SLUG],
@@ -224,10 +226,10 @@ def reported(run: Reference) -> Iterator[None]:
 def wait_for_partition() -> str:
     """Wait until the partition is at the source; each try looks once."""
     wanted = _partition_of_this_run()
-    day = arrived(wanted)
-    if day is None:
+    found = arrived(wanted)
+    if found is None:
         raise LookupError(f"partition {wanted} is not at the source yet")
-    return day
+    return found
 
 
 @task(**STAGE, task_run_name="start")
@@ -255,16 +257,30 @@ def featurize(run: Reference, dataset: Reference) -> Reference:
     return run_stage("featurize", run, dataset)
 
 
+@task(**STAGE, task_run_name="{name}")
+def own_step(name: str, run: Reference, reference: Reference) -> Reference:
+    """Run a step of domain/steps.py."""
+    return run_stage(name, run, reference)
+
+
+def take_own_steps(stage: str, run: Reference, reference: Reference) -> None:
+    """Run the steps of domain/steps.py that follow a stage on what it returned."""
+    for name in load_steps().after(stage):
+        own_step(name, run, reference)
+
+
 @task(**STAGE, task_run_name="report")
 def report(run: Reference) -> Reference:
     """Write the report, close the MLflow run, and link both from the flow run's artifacts."""
+    from ...core.storage import path_of
+
     written = run_stage("report", run)
     pipeline, url = run["pipeline"], written["tracking_url"]
     create_link_artifact(url, "MLflow run", key=f"{pipeline}-mlflow", description=run["key"])
     failed = ", ".join(written["failed_stages"])
     create_markdown_artifact(
         f"**{run['partition']}**: {f'failed in {failed}' if failed else 'every stage ended well'}\n"
-        f"\n[Report]({url}/artifacts/report.html) (`{written['uri']}`)",
+        f"\n[Report]({url}/artifacts/report.html) (`{path_of(written['uri'])}`)",
         key=f"{pipeline}-report",
     )
     return written

@@ -1,0 +1,27 @@
+"""Where MLflow's artefacts lie when its store is a file: beside it.
+
+MLflow keeps the address of each, and an absolute one would be wrong once the project's folder has
+been renamed. It keeps one below `ROOT`, which this plugin of MLflow's resolves; pyproject.toml
+names it as one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from .mlflow_address import own_store_file, store_file
+
+ROOT = "beside-store:/artifacts"
+
+
+class ArtifactsBesideStore(LocalArtifactRepository):
+    """Artefacts in the folder of the SQLite file."""
+
+    def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
+        # A server was put before the file where there is none in the address.
+        file = store_file() or own_store_file()
+        folder = file.parent.resolve() / urlsplit(artifact_uri).path.lstrip("/")
+        super().__init__(folder.as_uri(), *args, **kwargs)

@@ -1,0 +1,54 @@
+"""Whether a port of this machine is free, and else who has it, as far as Linux tells this user."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+# What /proc/net/tcp calls a socket that listens.
+_LISTENS = "0A"
+_PROC = Path("/proc")
+
+
+def require_free(port: int, variable: str, host: str = "127.0.0.1") -> None:
+    """Check that a port can be listened on.
+
+    Raises:
+        SystemExit: It cannot; says by whom it is taken, and which variable sets another.
+    """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = f"is taken by {listener(port)}: stop it, or" if taken else f"is refused ({error}):"
+        raise SystemExit(f"error: port {port} {why} set {variable} in .env to another") from None
+
+
+def listener(port: int) -> str:
+    """Return who listens on a port, like "python (process 47)"; "another program" if unknown."""
+    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+    for folder in _PROC.glob("[0-9]*"):
+        # A process may end meanwhile; another user's files are hidden.
+        with contextlib.suppress(OSError):
+            if any(_link(file) in sockets for file in (folder / "fd").iterdir()):
+                return f"{(folder / 'comm').read_text().strip()} (process {folder.name})"
+    return "another program"
+
+
+def _listening(port: int) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / "net" / table).read_text().splitlines()[1:]:
+                # Number, own address and port in hexadecimal, the other one's, state, …, inode.
+                _, own, _, state, *_ = fields = line.split()
+                if state == _LISTENS and int(own.rpartition(":")[2], 16) == port:
+                    yield fields[9]
+
+
+def _link(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"{file.readlink()}"
+    return ""

@@ -1,0 +1,383 @@
+"""The door to domain/: what the team writes there is checked here, and imported nowhere else.
+
+Each of its files is read when it is first needed, since what they import differs in weight.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from .core import optional
+from .core.context import Context
+from .core.errors import DomainError
+from .core.outcomes import STAGES
+
+if TYPE_CHECKING:
+    import polars as pl
+    from pandera.api.polars.container import DataFrameSchema
+
+Columns = tuple[str, ...]
+Functions = tuple[Callable[..., Any], ...]
+# The stages that steps of the team's own may follow.
+STEPS_FOLLOW = ("validate", "promote", "score")
+T = TypeVar("T", bound="_File")
+# Names that steps of a run have already, in one engine or another.
+TAKEN = {*STAGES, "wait_for_partition", "finish"}
+
+
+class Metrics(Protocol):
+    """How predictions are made and measured: a module of ml/metrics/, or one of the team's own.
+
+    A prediction is a frame with the column `prediction`: the class, or the number. Classification
+    has `probability_<class>` for each class beside it.
+
+    Attributes:
+        PRIMARY: The metric that compares models; a key of what `score` returns.
+        GREATER_IS_BETTER: Whether more of it is better.
+    """
+
+    PRIMARY: str
+    GREATER_IS_BETTER: bool
+
+    def predict(self, model: Any, rows: Any) -> pl.DataFrame:
+        """Return a prediction for each row."""
+
+    def score(self, target: pl.Series, prediction: pl.DataFrame) -> dict[str, float]:
+        """Measure predictions against what came true."""
+
+    def plots(self, target: pl.Series, prediction: pl.DataFrame) -> dict[str, str]:
+        """Draw predictions against what came true: an SVG or a table for each title."""
+
+
+class _File(BaseModel):
+    """What a file of domain/ defines; the aliases are the names there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+class Schema(_File):
+    """schema.py: what a row is."""
+
+    contract: Any = Field(alias="CONTRACT", description="the data contract, of pandera")
+    label: str = Field(alias="LABEL", description="the column that a partition may come without")
+    key: Columns = Field((), alias="KEY", description="the columns that identify a row, if any do")
+    time: str | None = Field(
+        None, alias="TIME", description="the column with a row's date or time, if any"
+    )
+    group: Columns = Field(
+        (), alias="GROUP", description="the columns whose rows a split keeps together, if any"
+    )
+    stable_columns: Columns = Field(
+        (), alias="STABLE_COLUMNS", description="columns that must not jump between partitions"
+    )
+
+    @property
+    def types(self) -> dict[str, pl.DataType]:
+        """The type of each column of the contract."""
+        return {name: column.dtype.type for name, column in self.contract.columns.items()}
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def _one_group_is_fine(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("contract")
+    @classmethod
+    def _contract_is_of_pandera(cls, value: Any) -> DataFrameSchema:
+        import pandera.polars as pa
+
+        if isinstance(value, pa.DataFrameSchema):
+            return value
+        if not (isinstance(value, type) and issubclass(value, pa.DataFrameModel)):
+            raise ValueError("must be a class derived from pandera.polars.DataFrameModel")
+        return value.to_schema()
+
+    @model_validator(mode="after")
+    def _roles_are_columns(self) -> Schema:
+        import polars as pl
+
+        roles = {
+            "LABEL": (self.label,),
+            "KEY": self.key,
+            "GROUP": self.group,
+            "TIME": () if self.time is None else (self.time,),
+            "STABLE_COLUMNS": self.stable_columns,
+        }
+        unknown = [
+            f"{role} names '{name}', which is no column of the contract"
+            for role, names in roles.items()
+            for name in names
+            if name not in self.contract.columns
+        ]
+        if unknown:
+            raise ValueError("; ".join(unknown))
+        columns = self.contract.columns
+        if untyped := [name for name, column in columns.items() if column.dtype is None]:
+            raise ValueError(f"column '{untyped[0]}' of the contract has no type")
+        if not columns[self.label].nullable:
+            raise ValueError(
+                f"LABEL names '{self.label}', which must be nullable: a row to score has none"
+            )
+        if self.time and self.contract.columns[self.time].dtype.type not in (pl.Date, pl.Datetime):
+            raise ValueError(f"TIME names '{self.time}', which is neither a date nor a datetime")
+        return self
+
+
+def _no_encoder() -> Any:
+    """Leave the features as they are: each candidate begins with an encoder of its own."""
+    from sklearn.preprocessing import FunctionTransformer
+
+    return FunctionTransformer()
+
+
+class Features(_File):
+    """features.py: what a model sees of a row."""
+
+    names: Columns = Field(
+        alias="FEATURES", min_length=1, description="the columns that a model learns from"
+    )
+    stable: Columns = Field(
+        (), alias="STABLE_FEATURES", description="the features whose drift asks for a new model"
+    )
+    compute: Callable[..., Any] = Field(
+        alias="features", description="a function that adds the feature columns to validated rows"
+    )
+    lookback: int = Field(
+        0, ge=0, alias="LOOKBACK", description="how many partitions before features() looks at"
+    )
+    encoder: Callable[[], Any] = Field(
+        default=_no_encoder,
+        description="a function that returns the transformer from features to a matrix, not fitted",
+    )
+
+    @model_validator(mode="after")
+    def _who_looks_back_takes_a_context(self) -> Features:
+        if self.lookback and not self._takes_context:
+            raise ValueError(f"LOOKBACK is {self.lookback}: define features(rows, context)")
+        return self
+
+    @property
+    def _takes_context(self) -> bool:
+        return len(inspect.signature(self.compute).parameters) > 1
+
+    def of(self, rows: pl.DataFrame, context: Context | None = None) -> pl.DataFrame:
+        """Return validated rows with their feature columns.
+
+        Args:
+            rows: Rows of one partition.
+            context: What is known of the time before; may be left out where nothing looks back.
+
+        Raises:
+            DomainError: The context is missing, or what came back lacks a feature, or has more or
+                fewer rows.
+        """
+        if self.lookback and context is None:
+            raise DomainError(self.looks_back)
+        given = (rows, context or Context.of(rows))
+        made: pl.DataFrame = self.compute(*given if self._takes_context else given[:1])
+        if missing := [name for name in self.names if name not in made.columns]:
+            raise DomainError(
+                f"{_path('features')}: features() returned no column '{missing[0]}', which "
+                "FEATURES names"
+            )
+        if made.height != rows.height:
+            raise DomainError(
+                f"{_path('features')}: features() returned {made.height} rows for {rows.height}; "
+                "it must neither drop nor add any"
+            )
+        return made
+
+    @property
+    def looks_back(self) -> str:
+        """Say what rows alone lack where features look back."""
+        return (
+            f"the features look back on the {self.lookback} partitions before (LOOKBACK in "
+            "domain/features.py), which rows alone do not bring"
+        )
+
+
+class Problem(_File):
+    """problem.py: what is predicted, with what, and how that is measured."""
+
+    target: Callable[[], Any] = Field(
+        description="a function that returns what is predicted as a polars expression"
+    )
+    metrics: SkipValidation[Metrics] = Field(
+        description="a module like those of ml/metrics/, with PRIMARY, GREATER_IS_BETTER, predict, "
+        "score and plots"
+    )
+    candidates: Mapping[str, Callable[[Any, int], Any]] = Field(
+        alias="CANDIDATES",
+        min_length=1,
+        description="the candidates by name, each a function of an Optuna trial and a seed",
+    )
+    fit: Callable[..., Any] | None = Field(
+        None, description="a function that fits an estimator in place of its own fit"
+    )
+    threshold: Callable[..., float] | None = Field(
+        None, alias="THRESHOLD", description="a rule of ml/metrics/thresholds.py, for two classes"
+    )
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics_are_whole(cls, value: Any) -> Any:
+        wanted = ("PRIMARY", "GREATER_IS_BETTER", "predict", "score", "plots")
+        if missing := [name for name in wanted if not hasattr(value, name)]:
+            raise ValueError(f"has no {', '.join(missing)}")
+        return value
+
+
+class Steps(_File):
+    """steps.py: what the team does after a stage; each function is a step of its own."""
+
+    after_validate: Functions = Field(
+        (), alias="AFTER_VALIDATE", description="functions of a run and its validated dataset"
+    )
+    after_promote: Functions = Field(
+        (), alias="AFTER_PROMOTE", description="functions of a run and what was promoted, or not"
+    )
+    after_score: Functions = Field(
+        (), alias="AFTER_SCORE", description="functions of a run and its predictions"
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _steps_have_names_of_their_own(cls, value: Functions) -> Functions:
+        for function in value:
+            name = getattr(function, "__name__", "")
+            if not name.isidentifier():
+                raise ValueError(f"{function!r} has no name: define it with `def`")
+            if name in TAKEN:
+                raise ValueError(f"'{name}' is a step of the pipeline: choose another name")
+        return value
+
+    @model_validator(mode="after")
+    def _no_name_is_there_twice(self) -> Steps:
+        names = [name for stage in STEPS_FOLLOW for name in self.after(stage)]
+        given = sum(len(getattr(self, f"after_{stage}")) for stage in STEPS_FOLLOW)
+        if len(set(names)) < given:
+            raise ValueError("two steps have the same name, or one is there twice")
+        return self
+
+    def after(self, stage: str) -> dict[str, Callable[..., Any]]:
+        """Return the steps that follow a stage, by name, in the order in which they run."""
+        return {step.__name__: step for step in getattr(self, f"after_{stage}")}
+
+
+class Rows(_File):
+    """source.py: where rows come from, where `[data] kind` is python."""
+
+    partitions: Callable[[], Any] = Field(
+        description="a function that returns the names of the partitions that are complete"
+    )
+    read: Callable[[str], Any] = Field(
+        description="a function that returns the rows of a partition as a polars frame"
+    )
+
+
+@functools.cache
+def load_schema() -> Schema:
+    """Read schema.py.
+
+    Raises:
+        DomainError: Names the file, and everything in it that is missing or wrong.
+    """
+    return _read("schema", Schema)
+
+
+@functools.cache
+def load_features() -> Features:
+    """Read features.py; raises like `load_schema`."""
+    return _read("features", Features)
+
+
+@functools.cache
+def load_problem() -> Problem:
+    """Read problem.py; raises like `load_schema`."""
+    return _read("problem", Problem)
+
+
+@functools.cache
+def load_steps() -> Steps:
+    """Read steps.py, which a team need not have; raises like `load_schema`.
+
+    Engines ask for the steps' names whenever they load a pipeline, so the file must import no more
+    than the standard library before a step runs.
+    """
+    return _read("steps", Steps, optional_file=True)
+
+
+@functools.cache
+def load_rows() -> Rows:
+    """Read source.py; raises like `load_schema`."""
+    return _read("source", Rows)
+
+
+def domain_package() -> ModuleType:
+    """Return the package that the team's code is in."""
+    return sys.modules[f"{optional.load('domain.problem').__package__}"]
+
+
+def check_domain() -> None:
+    """Read all of domain/; source.py only where the settings say that rows come from there.
+
+    Raises:
+        DomainError: Names everything that is missing or wrong, in all files.
+    """
+    errors = []
+    loads: list[Callable[[], _File]] = [load_schema, load_features, load_problem, load_steps]
+    # Engines read steps.py while they parse, and must not read the settings for that.
+    from .core.settings import load_settings
+
+    if load_settings().data.kind == "python":
+        loads.append(load_rows)
+    for load in loads:
+        try:
+            load()
+        except DomainError as error:
+            errors.append(f"{error}")
+    if errors:
+        raise DomainError("\n".join(errors))
+
+
+def _read(name: str, kind: type[T], *, optional_file: bool = False) -> T:
+    try:
+        module = optional.load(f"domain.{name}")
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{error.name}".endswith(f".{name}")
+        if missing and optional_file:
+            return kind()
+        raise DomainError(
+            f"{_path(name)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return kind.model_validate(vars(module))
+    except ValidationError as error:
+        fields = kind.model_fields.items()
+        described = {field.alias or name: field.description for name, field in fields}
+        lines = []
+        for detail in error.errors():
+            attribute = f"{detail['loc'][0]}" if detail["loc"] else ""
+            wanted = f" ({described[attribute]})" if attribute in described else ""
+            reason = "is missing" if detail["type"] == "missing" else detail["msg"]
+            lines.append(f"  {attribute}{wanted}: {reason}".rstrip())
+        raise DomainError("\n".join([f"{_path(name)} is not complete:", *lines])) from None
+
+
+def _path(name: str) -> str:
+    return f"domain/{name}.py"

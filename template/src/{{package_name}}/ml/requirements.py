@@ -1,0 +1,65 @@
+"""What must be installed to load a model, and what of this project it takes along."""
+
+from __future__ import annotations
+
+import functools
+import io
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from ..core.errors import BadInput
+
+# Beside what a model is made of: what reads its file, and what its rows come in.
+ALWAYS = {"cloudpickle", "pandas"}
+
+
+def carry(*packages: ModuleType) -> None:
+    """From now on, models carry the code of these packages, not references to it."""
+    for package in packages:
+        cloudpickle.register_pickle_by_value(package)
+
+
+def requirements_of(model: Any) -> list[str]:
+    """Return the distributions that a fitted model needs to be loaded, each with its version.
+
+    They are those of the classes, functions and modules that it is made of.
+
+    Raises:
+        BadInput: It has a part from this project that models do not carry.
+    """
+    writer = _Writer(io.BytesIO())
+    writer.dump(model)
+    carried = tuple(f"{name}." for name in cloudpickle.list_registry_pickle_by_value())
+    needed = sorted(name for name in writer.modules if not f"{name}.".startswith(carried))
+    ours = f"{__name__.partition('.')[0]}."
+    if left := [name for name in needed if f"{name}.".startswith(ours)]:
+        raise BadInput(
+            f"the model has a part from {left[0]}, which it cannot take along: move what a "
+            "candidate is made of into domain/"
+        )
+    tops = {name.partition(".")[0] for name in needed} | ALWAYS
+    names = {name for top in tops for name in _distributions().get(top, [])}
+    # A local build's suffix, like +cpu, is known to no package index.
+    return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in names)
+
+
+class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
+    """Notes the modules of all that it writes."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.modules: set[str] = set()
+
+    def persistent_id(self, part: Any) -> None:
+        """Note a part, and let it be written as any other."""
+        named = part if hasattr(part, "__qualname__") else type(part)
+        name = part.__name__ if isinstance(part, ModuleType) else named.__module__
+        self.modules.add(f"{name}")
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())

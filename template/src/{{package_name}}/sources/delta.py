@@ -1,0 +1,48 @@
+"""A Delta table with a time column, read at one version."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import polars as pl
+from upath import UPath
+
+from ..core import storage
+from ..core.errors import SettingsError
+from ..core.logs import get_logger
+from .table import Table
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+log = get_logger(__name__)
+
+
+class Delta(Table):
+    """A table whose rows are those of the newest version when it was opened."""
+
+    def _files(self) -> list[UPath]:
+        return [UPath(self._address)] if self._table else []
+
+    def _scan(self, files: list[UPath]) -> pl.LazyFrame:
+        return pl.scan_delta(self._table or self._address)
+
+    @property
+    def _address(self) -> str:
+        return str(storage.resolve(self._data.source))
+
+    @functools.cached_property
+    def _table(self) -> DeltaTable | None:
+        try:
+            from deltalake import DeltaTable
+        except ModuleNotFoundError:
+            raise SettingsError(
+                'kind = "delta" in [data] needs a package: `uv add deltalake`'
+            ) from None
+        options = {k: secret.get_secret_value() for k, secret in self._data.storage_options.items()}
+        if not DeltaTable.is_deltatable(self._address, options or None):
+            return None
+        table = DeltaTable(self._address, storage_options=options or None)
+        log.info("version %d of the Delta table at %s", table.version(), self._data.address)
+        return table

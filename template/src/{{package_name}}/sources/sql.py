@@ -1,0 +1,160 @@
+"""Rows of a query to any database that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+from upath import UPath
+
+from ..core import storage
+from ..core.cadence import SNAPSHOT, Partition
+from ..core.errors import DomainError, MissingPartitions, SettingsError
+from ..core.paths import project_root
+from ..core.redact import redact_error
+from ..core.settings import Settings
+from ..interface import load_schema
+from .read import limit_bytes, limit_rows
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection
+
+_BATCH = 100_000
+# Databases whose times have a zone; dates and times without one are in the data's then.
+_SET_ZONE = {"postgresql": "SET TIME ZONE '{}'", "duckdb": "SET TimeZone = '{}'"}
+_ALL_TIME = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+
+
+class Sql:
+    """A query with the bounds of a partition as its parameters.
+
+    A partition is complete when it has ended.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._data, self._cadence = settings.data, settings.data.cadence
+        self._query = settings.data.query.strip().rstrip(";")
+        if not self._query:
+            raise SettingsError('kind = "sql" in [data] needs a query')
+        self._time = load_schema().time
+        if self._cadence.unit != "none" and self._time is None:
+            raise DomainError(
+                "domain/schema.py has no TIME, the column that says which partition a row is of: "
+                'name it there, or set cadence = "none" in [data]'
+            )
+
+    def list_partitions(self) -> list[Partition]:
+        """Return the partitions that have rows and have ended, oldest first.
+
+        The database is asked for the different days, or hours, of the TIME column.
+        """
+        import sqlalchemy as sa
+
+        if self._cadence.unit == "none":
+            return [SNAPSHOT]
+        time: sa.ColumnClause[Any] = sa.column(f"{self._time}")
+        rows = sa.text(self._query).columns(time).subquery("rows_of_query")
+        parts = ["year", "month", "day", *(["hour"] if self._cadence.unit == "hour" else [])]
+        days = sa.select(*(sa.extract(part, rows.c[time.name]) for part in parts)).distinct()
+        with self._connect() as connection:
+            found = connection.execute(days, self._bounds(connection, *_ALL_TIME)).tuples().all()
+        now = datetime.now(UTC)
+        partitions = {partition for row in found for partition in self._partitions(row)}
+        return sorted(name for name in partitions if self._cadence.end(name) <= now)
+
+    def is_arriving(self, partition: Partition) -> bool:
+        """Return False: what is there is complete."""
+        return False
+
+    def snapshot(self, partition: Partition, folder: UPath) -> UPath:
+        """Write the rows of a partition to a Parquet file. See `Source`.
+
+        They are in the query's order, or else sorted: the same rows are the same file.
+        """
+        import sqlalchemy as sa
+
+        with self._connect() as connection:
+            start, end = self._cadence.start(partition), self._cadence.end(partition)
+            batches = pl.read_database(
+                sa.text(self._query),
+                connection,
+                iter_batches=True,
+                batch_size=_BATCH,
+                infer_schema_length=None,
+                execute_options={"parameters": self._bounds(connection, start, end)},
+            )
+            frames, rows, size = [], 0, 0.0
+            for batch in batches:
+                frames.append(batch)
+                limit_rows(rows := rows + batch.height)
+                limit_bytes(size := size + batch.estimated_size())
+        frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+        if frame.is_empty():
+            raise MissingPartitions(f"the query in [data] gives no rows of partition {partition}")
+        # What polars has no type for, like a UUID, is text.
+        frame = frame.with_columns(pl.col(pl.Object).map_elements(str, return_dtype=pl.String))
+        if "order by" not in self._query.lower():
+            frame = frame.sort(pl.all(), nulls_last=True)
+        return storage.write_by_content(folder, frame)
+
+    def _partitions(self, row: Sequence[Any]) -> Iterator[Partition]:
+        if None not in row:
+            year, month, day, hour = (*map(int, row), 0)[:4]
+            moment = datetime(year, month, day, hour, tzinfo=ZoneInfo(self._cadence.zone))
+            # When clocks are put back, an hour stands for two.
+            yield from {self._cadence.of(moment.replace(fold=fold)) for fold in (0, 1)}
+
+    def _bounds(self, connection: Connection, start: datetime, end: datetime) -> dict[str, Any]:
+        zone = ZoneInfo(self._cadence.zone)
+        bounds: dict[str, Any] = {"start": start, "end": end}
+        if self._cadence.unit == "none":
+            return {}
+        if connection.dialect.name == "sqlite":
+            # It has no times, only text: a prefix comes before all times of the same day or hour.
+            form = "%Y-%m-%d %H" if self._cadence.unit == "hour" else "%Y-%m-%d"
+            return {name: one.astimezone(zone).strftime(form) for name, one in bounds.items()}
+        return {name: one.astimezone(zone) for name, one in bounds.items()}
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        import sqlalchemy as sa
+
+        try:
+            engine = sa.create_engine(self._url(), poolclass=sa.NullPool)
+        except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
+            raise SettingsError(
+                f"no driver for '{self._data.address}' is installed ({error}). Add it, like "
+                "`uv add 'psycopg[binary]'` for postgresql+psycopg:// or `uv add duckdb-engine`"
+            ) from None
+        try:
+            with engine.connect() as connection:
+                if statement := _SET_ZONE.get(connection.dialect.name):
+                    connection.execute(sa.text(statement.format(self._cadence.zone)))
+                # Rows come batch by batch where the database can; only a query may be asked so.
+                yield connection.execution_options(stream_results=True)
+        except sa.exc.SQLAlchemyError as error:
+            redact_error(error)
+            raise
+
+    def _url(self) -> URL:
+        import sqlalchemy as sa
+
+        try:
+            url = sa.make_url(self._data.source)
+        except sa.exc.ArgumentError:
+            raise SettingsError(
+                f"data.source '{self._data.address}' is no address of SQLAlchemy's, like "
+                "postgresql+psycopg://user:password@host/database"
+            ) from None
+        file = url.database
+        if url.get_backend_name() not in ("sqlite", "duckdb") or not file or file == ":memory:":
+            return url
+        path = Path(project_root(), file)
+        if not path.is_file():
+            raise SettingsError(f"data.source: there is no database at {path}")
+        return url.set(database=str(path))

@@ -1,0 +1,109 @@
+"""One table with a time column, in a file or in a folder of files, cut into partitions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+
+import polars as pl
+from upath import UPath
+
+from ..core import storage
+from ..core.cadence import SNAPSHOT, Partition
+from ..core.errors import DataRejected, DomainError, MissingPartitions, StillArriving
+from ..core.settings import SUFFIXES, Settings
+from ..interface import load_schema
+from .arrival import MOST_LOOKS, growing
+from .conform import moments
+from .files import address, refuse_links_out
+from .read import broken_file, limit_frame, limit_rows, read_file, violation_of
+
+_BROKEN = (*broken_file(), OSError)
+
+
+class Table:
+    """A table that grows; its rows say in the contract's TIME column which partition they are of.
+
+    A partition is complete when it has ended, or a newer one has rows.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._data, self._cadence = settings.data, settings.data.cadence
+        self._time = load_schema().time
+        if self._cadence.unit != "none" and self._time is None:
+            raise DomainError(
+                "domain/schema.py has no TIME, the column that says which partition a row is of: "
+                'name it there, or set cadence = "none" in [data]'
+            )
+
+    def list_partitions(self) -> list[Partition]:
+        """Return the partitions that are complete, oldest first."""
+        files = self._files()
+        if not files:
+            return []
+        if self._cadence.unit == "none":
+            return [] if self.is_arriving(SNAPSHOT) else [SNAPSHOT]
+        try:
+            rows = self._scan(files)
+            clock = self._clock(rows)
+            names = rows.select(self._cadence.names(clock.dt.truncate("1h")).alias("name").unique())
+            found: list[Partition] = names.drop_nulls().sort("name").collect()["name"].to_list()
+        except _BROKEN as error:
+            if self.is_arriving(SNAPSHOT):
+                return []
+            raise DataRejected(self._data.address, [violation_of(error)]) from None
+        if found and self._cadence.end(found[-1]) > datetime.now(UTC):
+            found.pop()
+        return found
+
+    def is_arriving(self, partition: Partition) -> bool:
+        """Return whether a file of the table is still being written."""
+        return bool(growing(lambda: {partition: self._files()}, self._data.settle_seconds))
+
+    def snapshot(self, partition: Partition, folder: UPath) -> UPath:
+        """Copy a partition's rows to a Parquet file. See `Source`."""
+        if all(self.is_arriving(partition) for _ in range(MOST_LOOKS)):
+            raise StillArriving(f"the table at '{self._data.address}' is still being written")
+        files = self._files()
+        if not files:
+            raise MissingPartitions(f"there is no table at '{self._data.address}'")
+        try:
+            rows = self._scan(files)
+            if self._cadence.unit != "none":
+                rows = rows.filter(self._cadence.holds(self._clock(rows), partition))
+            limit_rows(rows.select(pl.len()).collect().item())
+            frame = limit_frame(rows.collect())
+        except _BROKEN as error:
+            raise DataRejected(partition, [violation_of(error)]) from None
+        if frame.is_empty():
+            raise MissingPartitions(f"'{self._data.address}' has no rows of partition {partition}")
+        return storage.write_by_content(folder, frame)
+
+    def _files(self) -> list[UPath]:
+        source = address(self._data)
+        if source.is_dir():
+            found = [path for path in source.glob("**/*") if path.name.endswith(SUFFIXES)]
+            for path in found:
+                refuse_links_out(self._data.address, path, source)
+            return sorted(found, key=str)
+        return [source] if source.exists() else []
+
+    def _scan(self, files: list[UPath]) -> pl.LazyFrame:
+        frames = []
+        for path in files:
+            if path.suffix == ".parquet" and storage.is_local(path):
+                frames.append(pl.scan_parquet(str(path)))
+            else:
+                frames.append(read_file(path).lazy())
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+    def _clock(self, rows: pl.LazyFrame) -> pl.Expr:
+        name = f"{self._time}"
+        dtype, time = rows.collect_schema().get(name), pl.col(name)
+        if dtype == pl.String:
+            dtype = load_schema().types[name]
+            time = time.map_batches(partial(moments, wanted=dtype), return_dtype=dtype)
+        if dtype is None or not (dtype == pl.Date or dtype == pl.Datetime):
+            seen = "missing" if dtype is None else f"{dtype}"
+            raise pl.exceptions.SchemaError(f"{name} is {seen}, not a date or datetime")
+        return self._cadence.clock(time, dtype)

@@ -1,0 +1,1 @@
+"""The example's data contract, features and prediction problem."""

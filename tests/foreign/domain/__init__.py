@@ -1,0 +1,1 @@
+"""A domain that has nothing of the sample: tumours, without a time and without a key."""

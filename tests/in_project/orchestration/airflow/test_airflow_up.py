@@ -1,0 +1,87 @@
+"""What `poe up` starts of Airflow, without starting it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flight_delays.orchestration.airflow import local
+from flight_delays.orchestration.servers import Server
+
+Addresses = Callable[[], Iterable[tuple[str, str]]]
+
+
+@pytest.fixture
+def migration(project: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.CompletedProcess[str]:
+    """Return how the migration of the database ends."""
+    for name in os.environ:
+        if name.startswith("AIRFLOW"):
+            monkeypatch.delenv(name)
+    ended = subprocess.CompletedProcess(["airflow"], 0, "", "")
+
+    def run(*command: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        return ended
+
+    monkeypatch.setattr(f"{local.__name__}.subprocess.run", run)
+    return ended
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Server], dict[str, str]]:
+    """Return what `poe up` would start, and the addresses that it would show."""
+    found: list[Server] = []
+    shown: dict[str, str] = {}
+
+    def serve(servers: Sequence[Server], addresses: Addresses) -> None:
+        found.extend(servers)
+        shown.update(addresses())
+
+    monkeypatch.setattr(f"{local.__name__}.servers.serve", serve)
+    local.up()
+    return found, shown
+
+
+@pytest.mark.usefixtures("migration")
+def test_no_part_serves_logs_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, _ = started(monkeypatch)
+    commands = {part.command[1]: part.command[2:] for part in parts}
+    assert commands == {
+        "api-server": [],
+        "scheduler": ["--skip-serve-logs"],
+        "dag-processor": [],
+        "triggerer": ["--skip-serve-logs"],
+    }
+    assert os.environ["AIRFLOW__API__HOST"] == "127.0.0.1"
+
+
+@pytest.mark.usefixtures("migration")
+def test_the_password_is_its_owner_s_alone_and_stays(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, shown = started(monkeypatch)
+    file = project / "var" / "airflow" / local.PASSWORDS
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    user, password = shown["  log in as"].split(" / ")
+    assert user == "admin"
+    assert len(password) >= 16
+    assert started(monkeypatch)[1] == shown
+
+
+@pytest.mark.usefixtures("migration")
+def test_who_has_another_log_in_is_shown_no_password(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "true")
+    assert list(started(monkeypatch)[1]) == ["Airflow"]
+
+
+def test_a_database_that_cannot_be_migrated_is_a_sentence(
+    migration: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration.returncode = 1
+    with pytest.raises(SystemExit, match=r"up to date: see .*var/log/airflow-database\.log"):
+        started(monkeypatch)
