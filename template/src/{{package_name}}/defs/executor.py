@@ -5,22 +5,14 @@ import dagster as dg
 from ..core import optional
 from ..core.settings import load_settings
 
-# Loaded once for all steps of a run, whose processes are forked from the one that did. What
-# stages and Dagster itself import at their first use; a name that is gone is ignored.
+# Loaded once for all steps of a run, whose processes are forked from the one that did: what stages
+# and Dagster itself import at their first use.
+PACKAGE = __package__.partition(".")[0]
 PRELOADED = [
-    f"{__package__.partition('.')[0]}.definitions",
+    f"{PACKAGE}.definitions",
+    f"{PACKAGE}.orchestration.libraries",
     "alembic.command",
     "dagster._core.storage.base_storage",
-    "matplotlib.figure",
-    "mlflow.sklearn",
-    "mlflow.store.model_registry.sqlalchemy_store",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "optuna",
-    "pandera.polars",
-    "sklearn.ensemble",
-    "sklearn.inspection",
-    "sklearn.linear_model",
-    "xgboost",
 ]
 
 

@@ -23,6 +23,8 @@ from ..servers import Server, out
 
 # Where Airflow's own log-in keeps its users.
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
+# Airflow's command line in a process whose forks are tasks.
+PRELOADED = [sys.executable, "-m", f"{__package__}.preloaded"]
 # Variables that say where an Airflow keeps its state.
 STATE = (
     *("AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__CORE__DAGS_FOLDER"),
@@ -119,7 +121,7 @@ def up() -> None:
     quiet = ["--skip-serve-logs"]
     started = [
         Server("airflow-api-server", ["airflow", "api-server"], health, port),
-        Server("airflow-scheduler", ["airflow", "scheduler", *quiet]),
+        Server("airflow-scheduler", [*PRELOADED, "scheduler", *quiet]),
         Server("airflow-dag-processor", ["airflow", "dag-processor"]),
         Server("airflow-triggerer", ["airflow", "triggerer", *quiet]),
     ]

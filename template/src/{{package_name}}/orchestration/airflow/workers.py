@@ -6,7 +6,7 @@ import os
 import socket
 
 from .. import servers
-from .local import configure_environment
+from .local import PRELOADED, configure_environment
 
 # What the scheduler's machine and every worker must have in common.
 REQUIRED = (
@@ -28,5 +28,5 @@ def worker() -> None:
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.
-    command = ["airflow", "celery", "worker", "--concurrency", "2", "--celery-hostname", name]
-    os.execvp(command[0], command)
+    worker = ["celery", "worker", "--concurrency", "2", "--celery-hostname", name]
+    os.execv(PRELOADED[0], [*PRELOADED, *worker])

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from ...core import optional
 from ...stages import STAGES
+from .. import libraries as libraries
 
 for stage in STAGES:
     optional.load(f"stages.{stage}")
-import matplotlib.pyplot  # noqa: E402, F401
-
-with contextlib.suppress(ModuleNotFoundError):
-    import xgboost  # noqa: F401
