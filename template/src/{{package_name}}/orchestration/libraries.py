@@ -1,6 +1,6 @@
 """The libraries of the stages, for a process whose forks are tasks: they begin seconds earlier.
 
-Never our own code: a task runs what is in `src/` when it begins.
+Nothing that a team changes: a task runs what is in `src/` when it begins.
 """
 
 # ruff: noqa: F401

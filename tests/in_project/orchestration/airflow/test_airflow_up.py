@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flight_delays.orchestration.airflow import local
 from flight_delays.orchestration.servers import Server
 
@@ -48,14 +50,27 @@ def started(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Server], dict[str, st
 @pytest.mark.usefixtures("migration")
 def test_no_part_serves_logs_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, _ = started(monkeypatch)
-    commands = {part.command[1]: part.command[2:] for part in parts}
-    assert commands == {
-        "api-server": [],
-        "scheduler": ["--skip-serve-logs"],
-        "dag-processor": [],
-        "triggerer": ["--skip-serve-logs"],
+    assert {part.name: part.command[1:] for part in parts} == {
+        "airflow-api-server": ["api-server"],
+        "airflow-scheduler": [*local.PRELOADED[1:], "scheduler", "--skip-serve-logs"],
+        "airflow-dag-processor": ["dag-processor"],
+        "airflow-triggerer": ["triggerer", "--skip-serve-logs"],
     }
     assert os.environ["AIRFLOW__API__HOST"] == "127.0.0.1"
+
+
+def test_tasks_find_libraries_imported_but_nothing_that_a_team_changes() -> None:
+    """A task takes the code and the settings as they are when it begins."""
+    package = local.__name__.partition(".")[0]
+    code = f"import sys, {local.PRELOADED[2]}; from {package}.core.settings import load_settings; "
+    code += "print(*sys.modules, load_settings.cache_info().currsize)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *imported, settings = done.stdout.split()
+    assert {"mlflow.sklearn", "sklearn.ensemble", "optuna", "pandera.polars"} <= {*imported}
+    rooms = {name.split(".")[1] for name in imported if name.startswith(f"{package}.")}
+    # MLflow has an entry point in core/.
+    assert rooms == {"core", "orchestration"}
+    assert settings == "0"
 
 
 @pytest.mark.usefixtures("migration")
