@@ -24,8 +24,8 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     """Compare the newest rows with the champion's training data and, where labels came, judge it.
 
     Drift is measured over the monitoring window, live performance over its partitions that have
-    labels and predictions of a model that had not learned from them. A new model is asked for when too many of the stable
-    features drifted or a gate fails on live data; the team is told.
+    labels and predictions of a model that had not learned from them. A new model is asked for when
+    too many of the stable features drifted or a gate fails on live data; the team is told.
     """
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
@@ -42,7 +42,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
         | {"drifted_features": len(drift.drifted)},
     )
     moved = {row.feature: row.psi for row in table.features if row.drifted}
-    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "nothing to measure yet")
+    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "nothing yet")
     path = storage.artifact_path("monitoring", f"{run.partition}", f"{scores.fingerprint}.json")
     monitoring = MonitorRef(
         uri=storage.write_model(path, table),
