@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from urllib.parse import urlsplit
 
 from .. import servers
 from .local import configure_environment
@@ -15,6 +16,7 @@ REQUIRED = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
     "AIRFLOW__API_AUTH__JWT_SECRET",
 )
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def worker() -> None:
@@ -29,4 +31,7 @@ def worker() -> None:
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.
     command = ["airflow", "celery", "worker", "--concurrency", "2", "--celery-hostname", name]
+    # Its server of logs listens on all addresses, whatever is set. Only a UI elsewhere needs it.
+    if urlsplit(os.environ["AIRFLOW__CELERY__BROKER_URL"]).hostname in THIS_MACHINE:
+        command.append("--skip-serve-logs")
     os.execvp(command[0], command)
