@@ -115,7 +115,8 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 def _serve_api() -> Callable[[], None]:
     """Serve the API until this process ends, unless there is a server; returns how to wait for it.
 
-    Prefect's own temporary server would load all of the server into this process, too.
+    Prefect's own temporary server would load all of the server into this process, too. A server
+    makes its tables as it starts: others wait until it is ready.
     """
     if "PREFECT_API_URL" in os.environ:
         return lambda: None
@@ -130,6 +131,8 @@ def _serve_api() -> Callable[[], None]:
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
     options = ["--log-level", "warning", "--timeout-graceful-shutdown", "1"]
     api = ["--factory", "prefect.server.api.server:create_app", "--port", f"{port}"]
+    lock = servers.one_at_a_time()
+    lock.acquire()
     with servers.log_file("prefect-api").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-c", API_SERVER, *api, *options],
@@ -143,7 +146,12 @@ def _serve_api() -> Callable[[], None]:
     # At exit, and registered before Prefect's: its last events are to arrive.
     atexit.register(server.wait)
     atexit.register(server.terminate)
-    return lambda: servers.wait_until_ready(f"{address}/health", {"prefect-api": server})
+
+    def wait() -> None:
+        servers.wait_until_ready(f"{address}/health", {"prefect-api": server})
+        lock.release()
+
+    return wait
 
 
 def up() -> None:
@@ -161,7 +169,15 @@ def up() -> None:
     # Answers as soon as the worker has made the last deployment.
     last = f"{os.environ['PREFECT_API_URL']}/deployments/name/{PIPELINES[-1]}/{PIPELINES[-1]}"
     started.append(Server("prefect-worker", command, last))
-    servers.serve(started, lambda: [("Prefect", os.environ["PREFECT_UI_URL"])])
+    lock = servers.one_at_a_time()
+
+    def addresses() -> list[tuple[str, str]]:
+        lock.release()
+        return [("Prefect", os.environ["PREFECT_UI_URL"])]
+
+    # The server makes its tables as it starts.
+    lock.acquire()
+    servers.serve(started, addresses)
 
 
 def deploy() -> None:
