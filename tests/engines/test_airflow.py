@@ -83,6 +83,10 @@ def test_training_trains_all_candidates_and_promotes_a_champion(stack: Stack) ->
     }
     assert states["keep_champion"] == states["wider_window.ingest"] == "skipped"
 
+    # Other teams' DAGs may be scheduled on it.
+    [event] = stack.airflow.get("/assets/events")["asset_events"]
+    assert (event["name"], event["source_task_id"]) == ("flight-delays-champion", "promote")
+
     mlflow = assert_first_champion(stack)
     [parent] = runs_of(mlflow, "training")
     assert parent["metrics"]["rows.ingest"] == parent["metrics"]["rows.validate"] > 15_000

@@ -10,15 +10,19 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import sandbox
+from flight_delays import pipeline
 from flight_delays.cli import app as cli
+from flight_delays.cli.onboard.command import _train
 from flight_delays.cli.onboard.infer import Asked, Plan, infer
 from flight_delays.cli.onboard.look import Table, look
 from flight_delays.cli.onboard.write import sample_frames, set_values, write
@@ -679,12 +683,28 @@ def test_a_record_of_digests_is_kept(fresh: Path, save: Save) -> None:
     assert {f"{DOMAIN}/problem.py", "config/pipeline.toml", "data/sample"} <= record.keys()
 
 
-def test_a_champion_of_another_table_is_none_any_more(tracked: Path) -> None:
+@pytest.mark.parametrize("outcome", ["another", "the same", "none"])
+def test_a_champion_of_another_table_is_taken_back_unless_it_is_champion_again(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    """A service that runs would go on with one that has only lost its title."""
     client, name = tracking.client(), registry.model_name()
     client.create_registered_model(name)
-    client.create_model_version(name, f"{tracked}")
+    for _ in range(2):
+        client.create_model_version(name, f"{tracked}")
     registry.promote(1)
-    registry.retire()
 
-    assert registry.versions() == (None, None)
-    assert sandbox.registry().versions == [1]
+    def execute(_: str) -> Any:
+        assert registry.versions() == (None, None)
+        if outcome == "none":
+            raise BadInput("too few rows")
+        registry.promote(2 if outcome == "another" else 1)
+        return SimpleNamespace(key="k")
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    with nullcontext() if outcome != "none" else pytest.raises(BadInput):
+        _train()
+    champion = {"another": 2, "the same": 1, "none": None}[outcome]
+    assert registry.versions()[0] == champion
+    assert registry.is_withdrawn(1) is (champion != 1)
+    assert sandbox.registry().versions == [1, 2]

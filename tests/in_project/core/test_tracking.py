@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from flight_delays.core import storage, tracking
 from flight_delays.core.records import StageError, StageRecord, read_records, record_path
 from flight_delays.core.refs import Run
 from flight_delays.stages.start import start
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
 
@@ -106,3 +108,16 @@ def test_a_key_that_is_run_again_with_other_settings_has_a_run_and_candidates_of
         for run in (first, again)
     ]
     assert seeds == ["7", "99"]
+
+
+def test_the_registry_of_another_deployment_gets_no_versions(
+    tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = tmp_path / "theirs.db"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{theirs}")
+    tracking.client().create_registered_model("ours")
+    assert not theirs.exists()
+    assert caplog.text.count("MLFLOW_REGISTRY_URI is not used") == 1
+    assert f"{theirs}" not in caplog.text
+    found = MlflowClient(tracking.tracking_uri()).search_registered_models()
+    assert [one.name for one in found] == ["ours"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +28,12 @@ def test_a_run_without_a_stage_is_a_failure(
     storage.write_model(record_path("training-manual-1", "start"), record)
     conclude("training", "manual 1", None)
     assert capsys.readouterr().out.count("training-manual-1") == 3
+
+
+def test_poe_leaves_a_run_the_time_that_its_last_words_take() -> None:
+    """Poe kills what it waits for two seconds after Ctrl-C, unless that has taken its place."""
+    tasks = tomllib.loads((sandbox.CHECKOUT / "pyproject.toml").read_text())["tool"]["poe"]["tasks"]
+    assert tasks["run"]["use_exec"]
 
 
 def test_catching_up_is_refused_by_name_where_an_engine_cannot(project: Path) -> None:

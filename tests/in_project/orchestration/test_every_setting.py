@@ -198,7 +198,7 @@ def test_a_setting_that_can_never_work_is_refused_by_name(
 }
 # Where a graph shows another word than the setting's own.
 SHOWN: dict[str, dict[str, Any]] = {
-    "airflow": {"project.slug": "other-slug-champion", "data.cadence": False},
+    "airflow": {"project.slug": "other-slug-new-champion", "data.cadence": False},
     "dagster": {"data.cadence": "WeeklyPartitionsDefinition"},
 }
 

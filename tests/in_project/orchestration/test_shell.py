@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from flight_delays.core.errors import BadInput
@@ -52,6 +53,17 @@ def test_state_and_logs_are_their_owners_alone(project: Path) -> None:
         0o700,
         0o700,
     ]
+
+
+def test_the_server_of_mlflow_has_the_projects_registry(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the command names it, MLflow takes what `MLFLOW_REGISTRY_STORE_URI` names."""
+    monkeypatch.setattr(servers.tracking, "client", mock.Mock())
+    _, [server] = servers._mlflow()
+    uri = f"sqlite:///{tracked}/var/mlflow/mlflow.db"
+    stores = " ".join(server.command)
+    assert f"--backend-store-uri {uri} --registry-store-uri {uri}" in stores
 
 
 def test_an_expected_error_is_one_sentence(

@@ -297,6 +297,11 @@ def test_a_champion_of_other_features_is_refused_in_a_sentence_and_a_good_one_st
     assert answer.json()["detail"].startswith(said)
     good = served(lambda rows: pl.DataFrame({"prediction": ["late"] * rows.height}))
     assert ask(app, good).json()["model_version"] == 7
+    # Unless it was taken back meanwhile, as when another table was onboarded.
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "is_withdrawn", lambda version: version == 7)
+        follower.check()
+    assert follower.champion is None
 
     monkeypatch.setattr(domain, "features", features)
     sandbox.clear_caches()

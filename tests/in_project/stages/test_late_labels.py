@@ -9,13 +9,15 @@ import polars as pl
 import pytest
 import sandbox
 from flight_delays import pipeline
-from flight_delays.core import storage
+from flight_delays.core import registry, storage
 from flight_delays.core.errors import BadInput, DataRejected, SettingsError
+from flight_delays.core.paths import project_root
 from flight_delays.core.refs import CandidateRef, FeaturesRef, MonitorRef, ScoresRef
 from flight_delays.core.registry import require_champion
 from flight_delays.core.settings import load_settings
 from flight_delays.interface import load_schema
 from flight_delays.sources.reference import load_labels
+from sandbox import Trained
 
 LABEL = "arr_delay"
 WAITING = sandbox.SMALL | {
@@ -174,3 +176,33 @@ def test_predictions_that_cannot_be_read_stop_no_later_partition(
     run = pipeline.execute("inference", second)
     assert sandbox.PRIMARY in MonitorRef.model_validate(sandbox.result(run, "monitor")).live_metrics
     assert f"{broken} cannot be read: run inference for it again" in caplog.text
+
+
+def live(partition: str, window: int) -> dict[str, float]:
+    """Score a partition; returns what is measured of so many partitions up to it."""
+    with sandbox.enter(project_root(), {"MONITORING__WINDOW": f"{window}"}):
+        run = pipeline.execute("inference", partition)
+        return MonitorRef.model_validate(sandbox.result(run, "monitor")).live_metrics
+
+
+def test_a_champion_is_not_measured_on_what_it_learned_from(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a backfill of inference after a new champion: what it has seen would flatter it."""
+    until = require_champion().tags["trained_until"]
+    assert until == day(7)
+    unseen = live(day(6), 1)
+    assert sandbox.PRIMARY in unseen
+    assert live(until, 1) == {}
+    caplog.clear()
+    assert live(day(6), 2) == unseen
+    [line] = [one.message for one in caplog.records if "left out" in one.message]
+    assert line.endswith(f": {until} (version 1 is trained until {until})")
+
+
+def test_predictions_of_a_version_that_is_gone_are_not_measured(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(registry, "registered", list)
+    assert live(day(6), 1) == {}
+    assert "what version 1 learned from is not known" in caplog.text

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-from .ports import listener
+from .ports import listener, refusal
 from .redact import presentable
 from .settings import load_environment
 
@@ -75,7 +75,9 @@ def port_probe(name: str, variable: str, default: int, health: str, answer: str)
         try:
             page = httpx.get(f"http://127.0.0.1:{port}{health}", timeout=3, trust_env=False).text
         except httpx.ConnectError:
-            return f"port {port} is free"
+            if refusal(port) is None:
+                return f"port {port} is free"
+            page = ""
         except httpx.HTTPError:
             page = ""
         if answer not in page:

@@ -11,6 +11,8 @@ from pathlib import Path
 # What /proc/net/tcp calls a socket that listens.
 _LISTENS = "0A"
 _PROC = Path("/proc")
+# What getaddrinfo() is asked for instead of an address of IPv4.
+_BOTH_FAMILIES = {"127.0.0.1": (None, 0), "0.0.0.0": (None, socket.AI_PASSIVE)}
 
 
 def require_free(port: int, variable: str, host: str = "127.0.0.1") -> None:
@@ -19,12 +21,31 @@ def require_free(port: int, variable: str, host: str = "127.0.0.1") -> None:
     Raises:
         SystemExit: It cannot; says by whom it is taken, and which variable sets another.
     """
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
+    if error := refusal(port, host):
         taken = error.errno == errno.EADDRINUSE
         why = f"is taken by {listener(port)}: stop it, or" if taken else f"is refused ({error}):"
-        raise SystemExit(f"error: port {port} {why} set {variable} in .env to another") from None
+        raise SystemExit(f"error: port {port} {why} set {variable} in .env to another")
+
+
+def refusal(port: int, host: str = "127.0.0.1") -> OSError | None:
+    """Return why a port cannot be listened on, None where it can.
+
+    IPv4's own address and all its addresses stand for those of IPv6, too: whoever has the port
+    there answers those who ask for `localhost`.
+    """
+    name, flags = _BOTH_FAMILIES.get(host, (host, 0))
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+    except OSError as error:
+        return error
+    for family, _, _, _, (address, *_) in found:
+        try:
+            socket.create_server((address, port), family=family).close()
+        except OSError as error:
+            # A machine may have no IPv6.
+            if error.errno == errno.EADDRINUSE or host not in _BOTH_FAMILIES or address == host:
+                return error
+    return None
 
 
 def listener(port: int) -> str:

@@ -188,7 +188,8 @@ class MonitorRef(Ref):
     """Drift and live performance of the champion on the newest partitions.
 
     Attributes:
-        live_metrics: Metrics of stored predictions whose labels have arrived; empty without labels.
+        live_metrics: Metrics of stored predictions whose labels have arrived, of rows that the
+            model had not learned from; empty without any.
         live_gates: The gates, held against the live metrics.
         retrain: True when drift or live performance asks for a new model.
     """

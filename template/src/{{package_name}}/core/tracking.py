@@ -56,8 +56,10 @@ def client() -> MlflowClient:
 
         open_store(file)
     mlflow.set_tracking_uri(uri)
-    # Else the one of an earlier connection of this process stays.
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+    # The shell's may be another deployment's, and that of an earlier connection is there, too.
+    if os.environ.get("MLFLOW_REGISTRY_URI", uri) != uri:
+        log.warning("MLFLOW_REGISTRY_URI is not used: models are registered where runs are tracked")
+    mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient()
 
 

@@ -183,7 +183,9 @@ def _mlflow() -> tuple[str, list[Server]]:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     port = os.environ.setdefault("MLFLOW_PORT", "5000")
     address = f"http://127.0.0.1:{port}"
-    command = ["mlflow", "server", "--backend-store-uri", uri, "--port", port]
+    # Each of them may be another deployment's in the shell.
+    stores = ["--backend-store-uri", uri, "--registry-store-uri", uri]
+    command = ["mlflow", "server", *stores, "--port", port]
     return address, [Server("mlflow", command, f"{address}/health", "MLFLOW_PORT")]
 
 

@@ -75,7 +75,7 @@ def result_table(run_key: str) -> Table:
         table.add_row("predictions", f"{storage.path_of(scores.uri)}")
     if monitoring := results.monitor:
         table.add_row("drifted", ", ".join(monitoring.drift.drifted) or "none")
-        table.add_row("live", _in_line(monitoring.live_metrics) or "no labels yet")
+        table.add_row("live", _in_line(monitoring.live_metrics) or "nothing yet")
         why = "\n".join(map(str, monitoring.reasons))
         table.add_row("retrain", f"[yellow]yes[/]: {why}" if monitoring.retrain else "no")
     for record in records:

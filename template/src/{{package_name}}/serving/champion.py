@@ -116,6 +116,9 @@ class Follower:
         try:
             registered = registry.require_champion()
             version, error = int(registered.version), self._load(registered)
+            if error and error == self.unusable:
+                # It never will be served here: what it succeeds must not be either, if taken back.
+                self._retire()
         except NoChampion as none:
             error, self._may_have_champion = str(none), False
             self._retire()

@@ -6,6 +6,7 @@ import polars as pl
 
 from .. import alerts
 from ..core import registry, storage, tracking
+from ..core.cadence import Partition
 from ..core.logs import get_logger
 from ..core.outcomes import DriftVerdict
 from ..core.refs import FeaturesRef, MonitorRef, Run, ScoresRef
@@ -23,8 +24,8 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
     """Compare the newest rows with the champion's training data and, where labels came, judge it.
 
     Drift is measured over the monitoring window, live performance over its partitions that have
-    stored predictions and labels. A new model is asked for when too many of the stable
-    features drifted or a gate fails on live data; the team is told.
+    labels and predictions of a model that had not learned from them. A new model is asked for when
+    too many of the stable features drifted or a gate fails on live data; the team is told.
     """
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
@@ -41,7 +42,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
         | {"drifted_features": len(drift.drifted)},
     )
     moved = {row.feature: row.psi for row in table.features if row.drifted}
-    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "no labels yet")
+    log.info("drifted: %s; live: %s", ", ".join(moved) or "nothing", live or "nothing yet")
     path = storage.artifact_path("monitoring", f"{run.partition}", f"{scores.fingerprint}.json")
     monitoring = MonitorRef(
         uri=storage.write_model(path, table),
@@ -60,8 +61,8 @@ def live_metrics(
 ) -> dict[str, float]:
     """Return the metrics of stored predictions whose labels have arrived; empty without any.
 
-    Predictions that other code has stored, with another KEY or of another kind than those of
-    `scores`, are left out.
+    Predictions are left out of partitions that the version which made them had learned from, and
+    those that other code has stored, with another KEY or of another kind than those of `scores`.
     """
     schema = load_schema()
     if not schema.key:
@@ -70,6 +71,7 @@ def live_metrics(
     labels = window.select(*schema.key, "target").filter(pl.col("target").is_not_null())
     today = storage.read_parquet(scores.uri)
     joined, left_out = [], {}
+    seen = {int(one.version): one.tags.get("trained_until") for one in registry.registered()}
     for partition in partitions:
         path = predictions_path(partition)
         if path.exists():
@@ -78,7 +80,7 @@ def live_metrics(
             except pl.exceptions.PolarsError:
                 left_out[partition] = f"{path} cannot be read: run inference for it again"
                 continue
-            if reason := _misfit(stored, today, labels):
+            if reason := _misfit(stored, today, labels) or _known(stored, partition, seen):
                 left_out[partition] = reason
             else:
                 keys = [pl.col(name).cast(labels.schema[name]) for name in schema.key]
@@ -108,6 +110,17 @@ def _misfit(stored: pl.DataFrame, today: pl.DataFrame, labels: pl.DataFrame) -> 
     names = {name for name in today.columns if not name.startswith("probability_")}
     missing = sorted(names - set(stored.columns))
     return f"no {', '.join(missing)}" if missing else ""
+
+
+def _known(stored: pl.DataFrame, partition: Partition, seen: dict[int, str | None]) -> str:
+    """Return why the model may have learned from what it predicted; empty if it has not."""
+    for version in stored["model_version"].unique():
+        until = seen.get(version)
+        if until is None:
+            return f"what version {version} learned from is not known"
+        if partition <= until:
+            return f"version {version} is trained until {until}"
+    return ""
 
 
 def _measure_drift(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
+from filelock import FileLock, Timeout
+from flight_delays.orchestration import servers
 from flight_delays.orchestration.airflow import local
 from flight_delays.orchestration.servers import Server
 
@@ -27,10 +28,23 @@ def migration(project: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.Comp
     ended = subprocess.CompletedProcess(["airflow"], 0, "", "")
 
     def run(*command: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        assert others_wait(project)
         return ended
 
     monkeypatch.setattr(f"{local.__name__}.subprocess.run", run)
     return ended
+
+
+def others_wait(project: Path) -> bool:
+    """Return whether this process is the one that may make Airflow's tables."""
+    lock = FileLock(project / "var" / "engine.lock", is_singleton=False)
+    assert servers.one_at_a_time().lock_file == lock.lock_file
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, RuntimeError):
+        return True
+    lock.release()
+    return False
 
 
 def started(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Server], dict[str, str]]:
@@ -100,3 +114,21 @@ def test_a_database_that_cannot_be_migrated_is_a_sentence(
     migration.returncode = 1
     with pytest.raises(SystemExit, match=r"up to date: see .*var/log/airflow-database\.log"):
         started(monkeypatch)
+
+
+def test_of_two_first_runs_one_makes_the_tables(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+
+    def check(timeout: int) -> None:
+        if not made:
+            raise TimeoutError
+
+    local.configure_environment()
+    monkeypatch.setattr("airflow.utils.db.check_migrations", check)
+    monkeypatch.setattr("airflow.utils.db.initdb", lambda: made.append(others_wait(project)))
+    local.make_tables()
+    local.make_tables()
+    assert made == [True]
+    assert not others_wait(project)

@@ -35,7 +35,7 @@ def shown() -> dict[str, Any]:
     except SettingsError as error:
         caught_up = REFUSED if "[schedule] catchup" in f"{error}" else f"{error}"
     try:
-        cluster.set_schedule(client, "training", "pipeline", "version")
+        cluster.refuse_other_zones()
         zone = "silently"
     except SettingsError as error:
         zone = REFUSED if "[schedule] time_zone" in f"{error}" else f"{error}"

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from flight_delays.core.checks import Check
+from flight_delays.core.errors import SettingsError
 from flight_delays.core.settings import load_settings
 from flight_delays.orchestration.kubeflow import checks
 from flight_delays.orchestration.kubeflow import (
@@ -188,6 +189,16 @@ def test_pipelines_are_uploaded_once_and_scheduled(
         assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 6 * * 1"
         assert recurring["runtime_config"]["parameters"] == {"partition": "previous"}
         assert recurring["no_catchup"]
+
+        # A zone that is refused leaves what is there.
+        before = dict(kubeflow.recurring)
+        with monkeypatch.context() as patch:
+            patch.setenv("PIPELINE_SCHEDULE__TIME_ZONE", "Asia/Tokyo")
+            load_settings.cache_clear()
+            with pytest.raises(SettingsError, match="Kubeflow counts in UTC"):
+                kubeflow_cluster.publish({"training": file})
+        load_settings.cache_clear()
+        assert kubeflow.recurring == before
 
         file.write_text("pipelineInfo: {name: sandbox-training} # changed")
         kubeflow_cluster.publish({"training": file})

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flight_delays.core import storage, tracking
-from flight_delays.core.errors import DataRejected
+from flight_delays.core.errors import DataRejected, Terminated
 from flight_delays.core.outcomes import Violation
 from flight_delays.core.settings import load_settings
 from flight_delays.orchestration.kubeflow import local as kubeflow
@@ -99,22 +100,28 @@ def test_a_run_whose_pod_was_evicted_is_told_once(small: Path, inbox: Any, tmp_p
     assert "no report" in page
 
 
-def test_a_pod_that_is_terminated_may_be_tried_again_and_is_told_once_at_the_end(
-    small: Path, inbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    day, out = "2013-01-28", str(tmp_path / "out.json")
+def end_a_step(folder: Path, number: int) -> str:
+    """Begin a run, and end a step of it by a signal; returns the run's id in MLflow."""
+    day, out = "2013-01-28", str(folder / "out.json")
     given = ["--pipeline", "training", "--run_id", "9", "--partition", day]
     kubeflow_step.main(["start", *given, "--to-reference", out])
     run = Path(out).read_text()
 
-    def terminate(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def end(*_: Any) -> None:
+        os.kill(os.getpid(), number)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_dataset", terminate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write_dataset", end)
         with pytest.raises(SystemExit) as caught:
             kubeflow_step.main(["ingest", "--run", run, "--window", "normal"])
-    assert caught.value.code == 143
+    assert caught.value.code == 128 + number
+    return str(json.loads(run)["tracking_run_id"])
+
+
+def test_a_pod_that_is_terminated_may_be_tried_again_and_is_told_once_at_the_end(
+    small: Path, inbox: Any, tmp_path: Path
+) -> None:
+    tracking_run_id = end_a_step(tmp_path, signal.SIGTERM)
     assert kubeflow_step.read_failures("training-9") == []
     assert inbox() == []
 
@@ -122,8 +129,27 @@ def test_a_pod_that_is_terminated_may_be_tried_again_and_is_told_once_at_the_end
     [event] = inbox()
     assert event["stage"] == "ingest"
     assert "SIGTERM ended the run in ingest" in event["error"]
-    tracked = tracking.client().get_run(json.loads(run)["tracking_run_id"])
-    assert tracked.info.status == "KILLED"
+    assert tracking.client().get_run(tracking_run_id).info.status == "KILLED"
+
+
+def test_ctrl_c_on_this_machine_closes_the_run_and_alerts_nobody(
+    small: Path, inbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def pipeline(*, partition: str) -> None:
+        ended.append(end_a_step(tmp_path, signal.SIGINT))
+        # As the process that waits for the step's.
+        raise Terminated(signal.SIGINT)
+
+    module = SimpleNamespace(Steps=lambda **_: None, define=lambda _: pipeline)
+    monkeypatch.setattr(kubeflow, "definition", lambda _: module)
+    monkeypatch.setenv(kubeflow_step.LOCAL_RUN_ID, "")
+    with pytest.raises(SystemExit) as caught:
+        kubeflow.run("training", "2013-01-28")
+    assert caught.value.code == 130
+    assert inbox() == []
+    assert tracking.client().get_run(ended[0]).info.status == "KILLED"
 
 
 def test_bad_settings_are_told_once(

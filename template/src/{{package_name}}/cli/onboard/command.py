@@ -187,9 +187,15 @@ def _train() -> None:
     # They were read before this command wrote them.
     load_settings.cache_clear()
     # A model of other columns can neither be compared nor score.
+    former = registry.version_of(registry.CHAMPION)
     registry.retire()
-    with StageProgress():
-        run = execute("training")
+    try:
+        with StageProgress():
+            run = execute("training")
+    finally:
+        # Nor may a service go on with it; of the same table, it may be champion again.
+        if former and registry.versions()[0] != int(former.version):
+            registry.withdraw(int(former.version))
     out.print(result_table(run.key))
 
 

@@ -62,13 +62,9 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     servers.refuse_unshared_state()
     closing.owner = closing.this_process()
     end_on_signal(partial(_end, pipeline))
+    make_tables()
     from airflow.dag_processing.dagbag import DagBag
-    from airflow.utils import db
 
-    try:
-        db.check_migrations(timeout=0)  # type: ignore[no-untyped-call]
-    except TimeoutError:
-        db.initdb()
     dags = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     if dags.import_errors:
         errors = [f"{path}:\n{error}" for path, error in dags.import_errors.items()]
@@ -83,6 +79,17 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     # Airflow's test run ends without an error when a task failed.
     ended = f"the {pipeline} DAG ended as {finished.state}, see the log above"
     conclude(pipeline, finished.run_id, None if finished.state == "success" else ended)
+
+
+def make_tables() -> None:
+    """Make Airflow's tables where there are none; one process does, others wait for it."""
+    with servers.one_at_a_time():
+        from airflow.utils import db
+
+        try:
+            db.check_migrations(timeout=0)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            db.initdb()
 
 
 def _end(pipeline: str, error: Terminated) -> None:
@@ -109,7 +116,7 @@ def up() -> None:
     servers.refuse_unshared_state()
     address = os.environ["AIRFLOW__API__BASE_URL"]
     health, port = f"{address}/api/v2/monitor/health", "AIRFLOW__API__PORT"
-    with servers.log_file("airflow-database").open("wb") as log:
+    with servers.log_file("airflow-database").open("wb") as log, servers.one_at_a_time():
         migrated = subprocess.run(["airflow", "db", "migrate"], stdout=log, stderr=log, check=False)
     if migrated.returncode:
         raise SystemExit(f"Airflow's database could not be brought up to date: see {log.name}")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from airflow.sdk import (
     Asset,
+    AssetAlias,
     AssetOrTimeSchedule,
     CronDataIntervalTimetable,
     ExceptionRetryPolicy,
@@ -41,6 +42,8 @@ SLUG = SETTINGS.project.slug
 logging.getLogger(__name__.partition(".")[0]).setLevel(SETTINGS.logging.level)
 # Emitted when a new champion is promoted; other teams' DAGs may be scheduled on it.
 CHAMPION = Asset(f"{SLUG}-champion")
+# What a task has an alias for it emits only when it says so, not whenever it succeeds.
+NEW_CHAMPION = AssetAlias(f"{SLUG}-new-champion")
 # Emitted by monitoring when drift or live performance asks for a new model.
 RETRAINING = Asset(f"{SLUG}-retraining")
 

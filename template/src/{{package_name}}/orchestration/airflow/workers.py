@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from urllib.parse import urlsplit
 
 from .. import servers
 from .local import PRELOADED, configure_environment
@@ -15,6 +16,7 @@ REQUIRED = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
     "AIRFLOW__API_AUTH__JWT_SECRET",
 )
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def worker() -> None:
@@ -28,5 +30,8 @@ def worker() -> None:
     # Several workers may share a machine.
     name = f"worker-{os.getpid()}@{socket.gethostname()}"
     # Two tasks at once: candidates train on all of a worker's cores otherwise.
-    worker = ["celery", "worker", "--concurrency", "2", "--celery-hostname", name]
-    os.execv(PRELOADED[0], [*PRELOADED, *worker])
+    command = [*PRELOADED, "celery", "worker", "--concurrency", "2", "--celery-hostname", name]
+    # Its server of logs listens on all addresses, whatever is set. Only a UI elsewhere needs it.
+    if urlsplit(os.environ["AIRFLOW__CELERY__BROKER_URL"]).hostname in THIS_MACHINE:
+        command.append("--skip-serve-logs")
+    os.execv(command[0], command)

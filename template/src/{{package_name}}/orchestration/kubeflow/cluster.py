@@ -42,6 +42,7 @@ def publish(files: dict[str, Path]) -> list[tuple[str, str]]:
         Where to look: a label and an address a row.
     """
     refuse_catchup("Kubeflow")
+    refuse_other_zones()
     client = connect()
     ui = (os.environ.get("KFP_UI_URL") or os.environ["KFP_ENDPOINT"]).rstrip("/")
     shown = [("Kubeflow", ui)]
@@ -51,6 +52,20 @@ def publish(files: dict[str, Path]) -> list[tuple[str, str]]:
         shown.append((f"  {pipeline}", f"{ui}/#/pipelines/details/{pipeline_id}"))
         shown.append(("    starts", cron or "by hand only"))
     return shown
+
+
+def refuse_other_zones() -> None:
+    """Refuse schedules in another zone than UTC, before one that is there is replaced.
+
+    Raises:
+        SettingsError: There is one.
+    """
+    schedule = load_settings().schedule
+    if schedule.time_zone != "UTC" and (schedule.training or schedule.inference):
+        raise SettingsError(
+            f"[schedule] time_zone is '{schedule.time_zone}', but Kubeflow counts in UTC: write "
+            "the cron expressions in UTC"
+        )
 
 
 def upload(client: Any, name: str, file: Path) -> tuple[str, str]:
@@ -77,12 +92,6 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
     for recurring in known.recurring_runs or []:
         if recurring.display_name == name:
             client.delete_recurring_run(recurring.recurring_run_id)
-    zone = load_settings().schedule.time_zone
-    if cron and zone != "UTC":
-        raise SettingsError(
-            f"[schedule] time_zone is '{zone}', but Kubeflow counts in UTC: write the cron "
-            "expressions in UTC"
-        )
     if cron:
         client.create_recurring_run(
             experiment_id,

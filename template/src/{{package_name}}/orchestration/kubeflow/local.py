@@ -6,6 +6,7 @@ Used by `uv run poe run`, `uv run poe compile` and `uv run poe up`.
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import secrets
@@ -65,9 +66,10 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     except RuntimeError as error:
         failed = f"the {pipeline} pipeline failed, see the log above: {error}"
     except Terminated as error:
-        given = {"pipeline": pipeline, "run_id": run_id, "partition": partition or "", "status": ""}
+        status = json.dumps({"state": step.INTERRUPTED} if error.is_interactive else {})
+        given = {"pipeline": pipeline, "run_id": run_id, "partition": partition or ""}
         with last_words(error), contextlib.suppress(Exception, SystemExit):
-            step.finish("finish", given)
+            step.finish("finish", given | {"status": status})
         out.print(f"error: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
     conclude(pipeline, run_id, failed)

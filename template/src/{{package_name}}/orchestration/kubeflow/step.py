@@ -40,6 +40,8 @@ log = get_logger(__name__)
 MAX_RETRY_DELAY_SECONDS = 600
 # A schedule can't know which partition a run will be about: the one that ended last.
 PREVIOUS = "previous"
+# State of a run on this machine that somebody has ended by Ctrl-C, who need not be told.
+INTERRUPTED = "INTERRUPTED"
 # Names a run on this machine, so that whoever started it knows it again.
 LOCAL_RUN_ID = "KFP_LOCAL_RUN_ID"
 
@@ -163,7 +165,7 @@ def start(name: str, given: dict[str, str]) -> Values:
 
 
 def finish(name: str, given: dict[str, str]) -> Values:
-    """Write the report, close the MLflow run, and alert once if anything failed.
+    """Write the report, close the MLflow run, and alert once if anything failed by itself.
 
     Raises:
         SystemExit: The report could not be written.
@@ -186,7 +188,8 @@ def finish(name: str, given: dict[str, str]) -> Values:
     failures = read_failures(key)
     if not failures and _failed_silently(pipeline, given["run_id"], status, report):
         failures = _recorded(step) or [step.failure(_reason(status), stage="a step")]
-    if failures and not _already_alerted(key):
+    interrupted = status.get("state") == INTERRUPTED
+    if failures and not interrupted and not _already_alerted(key):
         url = alerts.run_url(run["tracking_run_id"] if run else None)
         alerts.send(failures[0].event.model_copy(update={"tracking_url": url}))
     with contextlib.suppress(Exception):

@@ -35,6 +35,18 @@ STATE = (
     *("PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_API_URL", "PREFECT_API_KEY"),
     *("PREFECT_API_DATABASE_", "PREFECT_SERVER_DATABASE_"),
 )
+# Serves the API until the standard input ends, as it does with the process that started it, however
+# that ends. It lives too briefly to collect garbage, of which importing makes much.
+API_SERVER = """
+import gc, os, signal, sys, threading
+def end_with_parent():
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
+gc.disable()
+import uvicorn
+uvicorn.main()
+"""
 # What a server of one flow run's length has no use for.
 WITHOUT_SERVICES = {
     f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
@@ -103,7 +115,8 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
 def _serve_api() -> Callable[[], None]:
     """Serve the API until this process ends, unless there is a server; returns how to wait for it.
 
-    Prefect's own temporary server would load all of the server into this process, too.
+    Prefect's own temporary server would load all of the server into this process, too. A server
+    makes its tables as it starts: others wait until it is ready.
     """
     if "PREFECT_API_URL" in os.environ:
         return lambda: None
@@ -116,21 +129,29 @@ def _serve_api() -> Callable[[], None]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
-    # It lives too briefly to collect garbage, of which importing makes much.
-    uvicorn = "import gc; gc.disable(); import uvicorn; uvicorn.main()"
     options = ["--log-level", "warning", "--timeout-graceful-shutdown", "1"]
     api = ["--factory", "prefect.server.api.server:create_app", "--port", f"{port}"]
+    lock = servers.one_at_a_time()
+    lock.acquire()
     with servers.log_file("prefect-api").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-c", uvicorn, *api, *options],
+            [sys.executable, "-c", API_SERVER, *api, *options],
             env={**os.environ, **WITHOUT_SERVICES},
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # Ctrl-C reaches the whole session, and the flow's last words need it.
+            start_new_session=True,
         )
     # At exit, and registered before Prefect's: its last events are to arrive.
     atexit.register(server.wait)
     atexit.register(server.terminate)
-    return lambda: servers.wait_until_ready(f"{address}/health", {"prefect-api": server})
+
+    def wait() -> None:
+        servers.wait_until_ready(f"{address}/health", {"prefect-api": server})
+        lock.release()
+
+    return wait
 
 
 def up() -> None:
@@ -148,7 +169,15 @@ def up() -> None:
     # Answers as soon as the worker has made the last deployment.
     last = f"{os.environ['PREFECT_API_URL']}/deployments/name/{PIPELINES[-1]}/{PIPELINES[-1]}"
     started.append(Server("prefect-worker", command, last))
-    servers.serve(started, lambda: [("Prefect", os.environ["PREFECT_UI_URL"])])
+    lock = servers.one_at_a_time()
+
+    def addresses() -> list[tuple[str, str]]:
+        lock.release()
+        return [("Prefect", os.environ["PREFECT_UI_URL"])]
+
+    # The server makes its tables as it starts.
+    lock.acquire()
+    servers.serve(started, addresses)
 
 
 def deploy() -> None:

@@ -118,7 +118,7 @@ def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
     """Schedule a run again whose process died; after the last try, tell the team and close it.
 
     Called by the worker, since the run's own process is gone. The run keeps its id, so its stages
-    continue the same MLflow run.
+    continue the same MLflow run. Who pressed Ctrl-C on a run of their own need not be told.
     """
     key = key_of_run(flow.name, str(flow_run.id))
     if timed_out(key):
@@ -129,7 +129,9 @@ def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
         delay = LIMITS.retry_delay_seconds * 2 ** (flow_run.run_count - 1)
         _run_again(flow_run, max(delay, WORKER_NOTICES_WITHIN_SECONDS))
         return
-    alert_failure(flow, flow_run, state)
+    error = _error_of(state)
+    if not (isinstance(error, Terminated) and error.is_interactive):
+        alert_failure(flow, flow_run, state)
     run = run_stage("start", flow.name, wanted_partition(flow_run), key)
     run_stage("report", run, [flow.name])
 
@@ -204,8 +206,9 @@ def reported(run: Reference) -> Iterator[None]:
         yield
     except BaseException as error:
         if not isinstance(error, Exception):
-            # Prefect's error for a signal, which interrupts no candidate in its thread.
-            stage.end_running(Terminated(signal.SIGTERM))
+            # A signal, or Prefect's error for one, interrupts no candidate in its thread.
+            known = error if isinstance(error, Terminated) else Terminated(signal.SIGTERM)
+            stage.end_running(known)
         # The error that ended the run counts, not one of its report.
         with contextlib.suppress(Exception):
             report(run)
