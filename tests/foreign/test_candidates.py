@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from ..support.projects import Project, children_of, make_installed_project, runs_of
 
 DOMAIN = Path(__file__).parent / "candidates"
+# PyTorch as PyPI has it brings gigabytes of CUDA; its builds for the CPU are elsewhere.
+WHEELS = os.environ.get("PIP_FIND_LINKS", "https://download.pytorch.org/whl/cpu/torch/")
+PACKAGES = ("lightgbm>=4,<5", "skorch>=1.4,<2", "torch==2.13.0+cpu")
 CONFIG = """
 [project]
 name = "Functions"
@@ -19,7 +23,7 @@ slug = "functions"
 [validation]
 min_rows = 20
 [training]
-candidates = ["words", "lightgbm"]
+candidates = ["words", "lightgbm", "net"]
 trials = 2
 [gates]
 min_above_baseline = 0.1
@@ -82,7 +86,8 @@ def trained(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     (project.path / "data" / "sample").mkdir(parents=True)
     (project.path / "config" / "pipeline.toml").write_text(CONFIG)
     project.run("python", "-c", DATA)
-    project.run("--with", "lightgbm>=4,<5", "functions", "run", "training")
+    extra = [part for package in PACKAGES for part in ("--with", package)]
+    project.run("--find-links", WHEELS, *extra, "functions", "run", "training")
     return project
 
 
@@ -94,7 +99,7 @@ def test_candidates_of_any_kind_are_trained_and_one_is_champion(trained: Project
     candidates = children_of(mlflow, parent)
 
     assert mlflow["aliases"] == {"champion": 1}
-    assert candidates.keys() == {"words", "lightgbm"}
+    assert candidates.keys() == {"words", "lightgbm", "net"}
     assert 1 <= int(candidates["lightgbm"]["params"]["lgbmclassifier__n_estimators"]) < 300
     assert parent["metrics"]["baseline_roc_auc"] == pytest.approx(0.5)
 
@@ -108,11 +113,12 @@ def test_each_model_is_loaded_from_its_own_requirements(trained: Project, tmp_pa
         without = [line for line in requirements if not line.startswith("mlflow")]
         assert [line for line in without if "xgboost" in line] == []
         assert any("lightgbm" in line for line in without) is (name == "lightgbm")
+        assert any("torch" in line for line in without) is (name == "net")
         (tmp_path / "requirements.txt").write_text("\n".join(without))
 
         loaded = subprocess.run(
             [
-                *("uv", "run", "--quiet", "--no-project", "--isolated"),
+                *("uv", "run", "--quiet", "--no-project", "--isolated", "--find-links", WHEELS),
                 *("--python", trained.python, "--with-requirements", "requirements.txt"),
                 *("python", "-I", "-c", LOAD, folder),
             ],

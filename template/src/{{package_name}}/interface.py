@@ -35,6 +35,8 @@ Columns = tuple[str, ...]
 Functions = tuple[Callable[..., Any], ...]
 # The stages that steps of the team's own may follow.
 STEPS_FOLLOW = ("validate", "promote", "score")
+# Columns that stand beside KEY in predictions, or beside features.
+OURS = ("prediction", "model_version", "target")
 T = TypeVar("T", bound="_File")
 # Names that steps of a run have already, in one engine or another.
 TAKEN = {*STAGES, "wait_for_partition", "finish"}
@@ -68,6 +70,11 @@ class _File(BaseModel):
     """What a file of domain/ defines; the aliases are the names there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+def is_unusable(name: str) -> bool:
+    """Return whether polars reads a column's name as a pattern, or rows are numbered by it."""
+    return name in ("*", "__row__") or (name.startswith("^") and name.endswith("$"))
 
 
 class Schema(_File):
@@ -127,6 +134,16 @@ class Schema(_File):
         if unknown:
             raise ValueError("; ".join(unknown))
         columns = self.contract.columns
+        if unusable := [name for name in columns if is_unusable(name)]:
+            raise ValueError(
+                f"column '{unusable[0]}' of the contract has a name that polars, or the pipeline, "
+                "takes for something else: rename it in the source"
+            )
+        if taken := [name for name in self.key if name in OURS or name.startswith("probability_")]:
+            raise ValueError(
+                f"KEY names '{taken[0]}', as a column of predictions is called: rename it in the "
+                "source, or take another key"
+            )
         if untyped := [name for name, column in columns.items() if column.dtype is None]:
             raise ValueError(f"column '{untyped[0]}' of the contract has no type")
         if not columns[self.label].nullable:
@@ -164,6 +181,16 @@ class Features(_File):
         default=_no_encoder,
         description="a function that returns the transformer from features to a matrix, not fitted",
     )
+
+    @field_validator("names")
+    @classmethod
+    def _names_are_usable(cls, value: Columns) -> Columns:
+        if unusable := [name for name in value if is_unusable(name) or name == "target"]:
+            raise ValueError(
+                f"'{unusable[0]}' is a pattern of polars', or the name of what is predicted: call "
+                "this feature something else"
+            )
+        return value
 
     @model_validator(mode="after")
     def _who_looks_back_takes_a_context(self) -> Features:

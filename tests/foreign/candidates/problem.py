@@ -59,6 +59,28 @@ def lightgbm(trial: BaseTrial, seed: int) -> Any:
     return make_pipeline(Lengths(), trees)
 
 
+def net(trial: BaseTrial, seed: int) -> Any:
+    """Train a small PyTorch net on the lengths, on the CPU."""
+    import numpy as np
+    import torch
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    from .net import Layers, Net
+
+    torch.manual_seed(seed)
+    learner = Net(
+        Layers,
+        module__hidden=trial.suggest_int("hidden", 8, 32),
+        optimizer=torch.optim.Adam,
+        lr=0.02,
+        max_epochs=15,
+        train_split=None,
+        verbose=0,
+    )
+    return make_pipeline(Lengths(), StandardScaler(), FunctionTransformer(np.float32), learner)
+
+
 def fit(
     estimator: Any, matrix: Any, target: Any, validation: tuple[Any, Any] | None
 ) -> dict[str, Any]:
@@ -89,4 +111,5 @@ def fit(
 CANDIDATES: Mapping[str, Callable[[BaseTrial, int], Any]] = {
     "words": words,
     "lightgbm": lightgbm,
+    "net": net,
 }

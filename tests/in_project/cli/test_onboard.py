@@ -152,12 +152,13 @@ def test_a_csv_is_read_in_its_own_dialect(
 def test_two_columns_of_one_name_are_told_apart_and_one_without_is_left_out(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "t.csv").write_text(",a,a\n0,1,x\n1,2,y\n")
+    (tmp_path / "t.csv").write_text(",a,a,*,^a.*$\n0,1,x,5,6\n1,2,y,7,8\n")
     seen = look(f"{tmp_path / 't.csv'}")
 
     assert list(seen.columns) == ["a", "a_duplicated_0"]
     assert "now called 'a_duplicated_0'" in "; ".join(seen.notes)
     assert "has no name" in "; ".join(seen.notes)
+    assert "column '^a.*$' has a name that stands for others" in "; ".join(seen.notes)
 
 
 def test_a_database_is_a_table_like_any_other(tmp_path: Path) -> None:

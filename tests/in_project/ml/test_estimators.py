@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import types
@@ -153,6 +154,14 @@ def test_what_a_model_cannot_take_along_is_named() -> None:
 
     with pytest.raises(BadInput, match=r"flight_delays\.core\.errors.*into domain/"):
         requirements.requirements_of(model)
+
+
+def test_what_a_library_pickles_apart_is_named(team: types.ModuleType) -> None:
+    requirements.carry(team, ml)
+
+    with pytest.raises(BadInput, match=r"from a_team apart.*__getstate__"):
+        requirements.requirements_of([b"\x80", pickle.dumps([NUMBER, team.Mean()])])
+    assert requirements.requirements_of([b"\x80abc", pickle.dumps(LogisticRegression())])
 
 
 def test_a_model_is_loaded_without_the_project(team: types.ModuleType, tmp_path: Path) -> None:

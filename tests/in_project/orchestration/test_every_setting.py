@@ -41,8 +41,8 @@ VALUES: dict[str, Any] = {
     "data.csv.decimal_comma": True,
     "data.csv.encoding": "latin-1",
     "data.csv.null_values": ["", "NA"],
-    "data.reference": {"airports": {"source": "airports.parquet"}},
-    "data.labels": {"source": "labels.parquet"},
+    "data.reference": {"airports": {"source": "airports.csv", "storage_options": {"key": "abc"}}},
+    "data.labels": {"source": "labels.parquet", "storage_options": {"key": "abc"}},
     "validation.min_rows": 3,
     "validation.min_rows_share": 0.2,
     "validation.few_rows": "reject",
@@ -128,7 +128,7 @@ def found(name: str, settings: Settings) -> Any:
 
 def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        return plain(value.model_dump())
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, dict):
@@ -174,6 +174,7 @@ def test_a_setting_is_obeyed_from_the_file_and_the_environment_and_dot_env(
         ('schedule.inference = "@daily"', "a cron expression of five fields"),
         ('logging.level = "LOUD"', "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         ('training.candidates = ["linear", "linear"]', "each candidate once, not linear again"),
+        ('data = { kind = "python", storage_options = { key = "abc" } }', "not for kind"),
         ('data.file = "rows.parquet"', "must contain {partition}"),
         ('data.file = "{partition}.xlsx"', "must end in one of .parquet"),
     ],

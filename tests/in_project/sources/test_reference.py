@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 import sandbox
 from flight_delays.core.errors import SettingsError
 from flight_delays.core.settings import load_settings
-from flight_delays.sources.reference import load_references, reference_fingerprint
+from flight_delays.sources.reference import (
+    load_labels,
+    load_references,
+    reference_fingerprint,
+)
+from upath import UPath
 
 VARIABLES = {"DATA__REFERENCE": '{"airports": {"source": "data/airports.csv"}}'}
 
@@ -42,6 +48,43 @@ def test_a_table_that_cannot_be_read_is_named(project: Path, content: bytes | No
         pytest.raises(SettingsError, match=r"reference table 'airports' at .*airports\.parquet: "),
     ):
         load_references(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "opened_with"),
+    [
+        ("memory://tables/a.csv", {}, {"key": "of the data"}),
+        ("memory://tables/a.csv", {"key": "its own"}, {"key": "its own"}),
+        ("a.csv", {}, {}),
+    ],
+)
+def test_further_tables_are_opened_with_storage_options(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    own: dict[str, str],
+    opened_with: dict[str, str],
+) -> None:
+    opened = []
+
+    def read(path: UPath) -> bytes:
+        opened.append(dict(path.storage_options))
+        return b"code,height\nEWR,5.5\n"
+
+    table = json.dumps({"source": source, "storage_options": own})
+    variables = {
+        "DATA__SOURCE": "memory://rows",
+        "DATA__STORAGE_OPTIONS": '{"key": "of the data"}',
+        "DATA__REFERENCE": f'{{"airports": {table}}}',
+        "DATA__LABELS": table,
+    }
+    with sandbox.enter(project, variables):
+        for kind in {type(UPath("memory://x")), type(UPath("/x"))}:
+            monkeypatch.setattr(kind, "read_bytes", read)
+        load_references(load_settings())
+        with pytest.raises(SettingsError, match=r"the labels at .* have no column"):
+            load_labels(load_settings())
+    assert opened == [opened_with] * 2
 
 
 def test_a_project_without_any_has_none(project: Path) -> None:

@@ -125,6 +125,11 @@ def test_a_split_by_time_and_group_learns_nothing_of_a_group_that_is_held_out(
             run = pipeline.execute("training", sandbox.PARTITION)
             features = features_of(run)
             found[split] = rows_of(features.uri), rows_of(features.holdout_uri)
+            evaluation = EvaluationRef.model_validate(sandbox.result(run, "evaluate"))
+    # The champion is that of the split by time.
+    *_, note = evaluation.verdict.notes
+    assert note.kind == "champion_may_know_groups"
+    assert "version 1, the champion, was trained on another split" in f"{note}"
     (by_time, held), (learned, also_held) = found["time"], found["time_and_group"]
     assert also_held.equals(held)
     assert learned.join(held, on=group, how="semi").is_empty()

@@ -139,6 +139,12 @@ def test_a_file_is_scored_with_what_the_last_runs_have_validated(
     assert "rows predicted by version 1" in score_file(source, tmp_path / "made.csv")
     assert SEEN[-1] == (next_day, days(2))
 
+    both = pl.concat([sandbox.sample(), sandbox.sample(next_day)]).sample(fraction=1, shuffle=True)
+    both.write_parquet(source)
+    score_file(source, tmp_path / "made.parquet")
+    key = list(interface.load_schema().key)
+    assert pl.read_parquet(tmp_path / "made.parquet").select(key).equals(both.select(key))
+
     later = Path(shutil.copy(sandbox.SAMPLE / "2013-02-05.parquet", tmp_path))
     with pytest.raises(MissingPartitions, match="look back on 2013-02-03, which no run"):
         score_file(later, tmp_path / "made.csv")

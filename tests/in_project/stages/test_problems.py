@@ -30,8 +30,8 @@ KEY, LABEL = ("bottle",), "grape"
 class Wine(pa.DataFrameModel):
     bottle: int
     alcohol: float = pa.Field(gt=0)
-    color_intensity: float = pa.Field(gt=0)
-    proline: float = pa.Field(gt=0)
+    color_intensity: float = pa.Field(gt=0, alias="color.intensity (1)")
+    proline: float = pa.Field(gt=0, alias="ALCOHOL")
     grape: str = pa.Field(nullable=True)
 
 CONTRACT = Wine
@@ -40,7 +40,7 @@ FEATURES = """
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import StandardScaler
 
-FEATURES = ("alcohol", "color_intensity", "proline")
+FEATURES = ("alcohol", "color.intensity (1)", "ALCOHOL")
 def features(rows): return rows
 def encoder(): return ColumnTransformer([("all", StandardScaler(), FEATURES)])
 """
@@ -85,7 +85,7 @@ async def serve(rows):
 trained, scored = pipeline.execute("training"), pipeline.execute("inference")
 found = {"training": results(trained), "inference": results(scored)}
 found["params"] = tracking.client().get_run(registry.require_champion().run_id).data.params
-row = {"bottle": 1, "alcohol": 14.2, "color_intensity": 5.6, "proline": 1065.0}
+row = {"bottle": 1, "alcohol": 14.2, "color.intensity (1)": 5.6, "ALCOHOL": 1065.0}
 found["answer"], found["openapi"] = asyncio.run(serve([row]))
 print(json.dumps(found))
 """
@@ -113,6 +113,8 @@ def do(tmp_path: Path, tables: Path) -> Do:
     source.mkdir()
     table = load_wine(as_frame=True).frame
     rows = pl.from_pandas(table).with_row_index("bottle").cast({"bottle": pl.Int64})
+    # Names that no Python has, and two that differ by case.
+    rows = rows.rename({"color_intensity": "color.intensity (1)", "proline": "ALCOHOL"})
     rows = rows.with_columns(grape=pl.col("target").replace_strict(dict(enumerate(GRAPES))))
     for number, day in enumerate(DAYS):
         rows.drop("target").gather_every(6, number).write_parquet(source / f"{day}.parquet")

@@ -16,13 +16,13 @@ from ..interface import load_features, load_schema
 from ..sources.read import read_file, suffix_of, violation_of
 from ..sources.reference import load_references
 from ..stages.score import predict
-from ..stages.validate import BROKEN_FILE, check_rows
+from ..stages.validate import BROKEN_FILE, ROW, check_rows
 
 
 def score_file(source: Path, target: Path) -> str:
     """Predict the rows of a file of any known format, and return a sentence about it for people.
 
-    Writes key columns, prediction and version.
+    Writes key columns, prediction and version, in the order of the file's valid rows.
 
     Raises:
         BadInput: The source is of no known format, or the target neither .parquet nor .csv, or
@@ -75,11 +75,15 @@ def _features(valid: pl.DataFrame) -> pl.DataFrame:
         partition=cadence.names(cadence.clock(pl.col(time), valid.schema[time]))
     )
     made = []
-    for (partition,), rows in valid.group_by(partitions.to_series(), maintain_order=True):
+    places = []
+    for (partition,), rows in valid.with_row_index(ROW).group_by(partitions.to_series()):
         before = cadence.window(f"{partition}", 1 + features.lookback)[:-1]
         read = [_validated(one, f"{partition}") for one in before]
+        places.append(rows.get_column(ROW))
+        rows = rows.drop(ROW)
         made.append(features.of(rows, Context.of(rows, read, reference)))
-    return pl.concat(made)
+    # Without a KEY, a prediction's place says which row it is of.
+    return pl.concat(made)[pl.concat(places).arg_sort()]
 
 
 def _validated(partition: Partition, of: Partition) -> pl.DataFrame:

@@ -191,6 +191,7 @@ class Note(Outcome):
     kind: Literal[
         "already_champion",
         "champion_breaks_gate",
+        "champion_may_know_groups",
         "champion_moved",
         "champion_not_comparable",
         "champion_saw_holdout",
@@ -212,6 +213,10 @@ class Note(Outcome):
             "already_champion": "this very model already is the champion",
             "champion_breaks_gate": (
                 f"the champion breaks a gate: {self.gate.sentence if self.gate else ''}"
+            ),
+            "champion_may_know_groups": (
+                f"version {self.version}, the champion, was trained on another split and may have "
+                "learned from groups that are held out now, so the comparison may favour it"
             ),
             "champion_moved": (
                 f"version {self.version or 'none'} became champion since the evaluation, so the "

@@ -106,9 +106,12 @@ class Reference(_Section):
 
     Attributes:
         source: A file: a path in the project, or any fsspec address.
+        storage_options: Like those of `[data]`; without any, these count on a file system of the
+            same kind.
     """
 
     source: str
+    storage_options: dict[str, SecretStr] = {}
 
 
 class Data(_Section):
@@ -181,6 +184,15 @@ class Data(_Section):
         if self.unit != "none" and "{partition}" not in self.marker_file:
             raise ValueError(
                 "marker must contain {partition}, unless each partition has a folder in file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _storage_is_of_files(self) -> Data:
+        if self.storage_options and self.kind in ("sql", "python"):
+            raise ValueError(
+                f'storage_options are not for kind = "{self.kind}": move them to [data.labels] or '
+                "[data.reference.NAME], or leave them out"
             )
         return self
 

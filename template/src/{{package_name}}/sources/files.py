@@ -15,7 +15,7 @@ from ..core import storage
 from ..core.cadence import SNAPSHOT, Partition
 from ..core.errors import BadInput, DataRejected, MissingPartitions, StillArriving
 from ..core.outcomes import Violation
-from ..core.settings import Data, Settings
+from ..core.settings import Data, Reference, Settings
 from .arrival import MOST_LOOKS, growing, is_recent, is_settled, look
 from .read import broken_file, is_cut, limit_bytes, limit_frame, parse, suffix_of, violation_of
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def address(data: Data) -> UPath:
-    """Return where the data is."""
-    root = storage.resolve(data.source)
-    options = {name: secret.get_secret_value() for name, secret in data.storage_options.items()}
+def address(place: Data | Reference) -> UPath:
+    """Return where the data is, or a further table."""
+    root = storage.resolve(place.source)
+    options = {name: secret.get_secret_value() for name, secret in place.storage_options.items()}
     return UPath(root, **options) if options else root
 
 

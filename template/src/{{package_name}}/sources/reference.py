@@ -6,13 +6,15 @@ import hashlib
 from typing import NamedTuple
 
 import polars as pl
+from upath import UPath
 
 from ..core import storage
 from ..core.errors import SettingsError
 from ..core.logs import get_logger
-from ..core.settings import Settings
+from ..core.settings import Data, Reference, Settings
 from ..interface import load_schema
 from .conform import conform
+from .files import address
 from .read import broken_file, parse, suffix_of
 
 log = get_logger(__name__)
@@ -59,7 +61,7 @@ def load_labels(settings: Settings) -> Content | None:
             "[data.labels] needs KEY in domain/schema.py, which labels are joined on"
         )
     names = [*schema.key, schema.label]
-    digest, rows = _load("labels", source, guess=False)
+    digest, rows = _load("labels", settings.data.labels, settings, guess=False)
     if lacking := [name for name in names if name not in rows.columns]:
         raise SettingsError(f"the labels at {source} have no column '{lacking[0]}'")
     types = {name: schema.types[name] for name in names}
@@ -83,12 +85,11 @@ def load_labels(settings: Settings) -> Content | None:
 
 
 def _reference(name: str, settings: Settings) -> Content:
-    source = settings.data.reference[name].source
-    return _load(f"reference table '{name}'", source, guess=True)
+    return _load(f"reference table '{name}'", settings.data.reference[name], settings, guess=True)
 
 
-def _load(what: str, source: str, *, guess: bool) -> Content:
-    path = storage.resolve(source)
+def _load(what: str, table: Reference, settings: Settings, *, guess: bool) -> Content:
+    path = _address(table, settings.data)
     try:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()[:16]
@@ -100,3 +101,12 @@ def _load(what: str, source: str, *, guess: bool) -> Content:
     except (*broken_file(), OSError) as error:
         raise SettingsError(f"{what} at {path}: {error}") from error
     return known
+
+
+def _address(table: Reference, data: Data) -> UPath:
+    """Return where a table is; without options of its own, it is opened as the data beside it."""
+    path = address(table)
+    if table.storage_options or not data.storage_options:
+        return path
+    beside = address(data)
+    return UPath(path, **beside.storage_options) if path.protocol == beside.protocol else path

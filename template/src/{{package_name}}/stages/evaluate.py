@@ -15,7 +15,7 @@ from ..core.logs import get_logger
 from ..core.outcomes import Decision, GateResult, Misfit, Note, Rival, Verdict
 from ..core.records import Importance
 from ..core.refs import CandidateRef, EvaluationRef, FeaturesRef, Run
-from ..core.settings import Gates
+from ..core.settings import Settings
 from ..core.stage import stage
 from ..core.stored_model import open_version
 from ..interface import load_features, load_problem
@@ -208,7 +208,7 @@ def _decide(
     if present.metrics:
         least = limits.min_improvement
         gates += (_gain(present.metrics, evaluation.metrics, "champion", least),)
-    notes = _notes_on(present, features, limits)
+    notes = _notes_on(present, features, run.settings)
     known = registry.find(candidate.fingerprint)
     if known and int(known.version) == present.number and not present.misfit:
         notes = (*notes, Note(kind="already_champion"))
@@ -225,7 +225,7 @@ def _decide(
     return Verdict(decision="keep", gates=gates, notes=notes)
 
 
-def _notes_on(present: Present, features: FeaturesRef, limits: Gates) -> tuple[Note, ...]:
+def _notes_on(present: Present, features: FeaturesRef, settings: Settings) -> tuple[Note, ...]:
     """Return what a reader should know of the champion."""
     champion, version = present.version, present.number
     if champion is None:
@@ -233,12 +233,15 @@ def _notes_on(present: Present, features: FeaturesRef, limits: Gates) -> tuple[N
     if present.misfit:
         misfit = present.misfit
         return (Note(kind="champion_not_comparable", version=version, misfit=misfit),)
-    broken = [gate for gate in check_gates(present.metrics, limits) if not gate.passed]
+    broken = [gate for gate in check_gates(present.metrics, settings.gates) if not gate.passed]
     notes = tuple(Note(kind="champion_breaks_gate", gate=gate) for gate in broken)
     until = champion.tags.get("trained_until")
-    same = champion.tags.get(registry.FEATURES_TAG) == features.fingerprint
-    if until and features.holdout_from and until >= features.holdout_from and not same:
+    if champion.tags.get(registry.FEATURES_TAG) == features.fingerprint:
+        return notes
+    if until and features.holdout_from and until >= features.holdout_from:
         notes += (Note(kind="champion_saw_holdout", until=until),)
+    elif settings.split in ("group", "time_and_group"):
+        notes += (Note(kind="champion_may_know_groups", version=version),)
     return notes
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from ...core.cadence import Cadence, Unit
 from ...core.errors import BadInput
 from ...core.settings import load_settings
+from ...interface import OURS
 from .look import Column, Table
 
 Problem = Literal["classification", "regression"]
@@ -342,7 +343,7 @@ def _key(table: Table, asked: Asked, plan: Plan) -> Plan:
         column.name
         for column in table.columns.values()
         if not (column.nulls or column.dtype.is_float() or column.dtype == pl.Boolean)
-        if column.name not in (plan.target, plan.time)
+        if column.name not in (plan.target, plan.time, *OURS)
     ]
     # Names of things first, then times, which a series of one thing has for a key.
     names.sort(key=lambda name: not is_id_name(name))
@@ -443,6 +444,8 @@ def _features(table: Table, plan: Plan) -> Plan:
 
 def _no_feature(table: Table, plan: Plan, column: Column) -> str:
     """Return why a column must not be learned from; empty if it may."""
+    if column.name == "target":
+        return "called like what is predicted; rename it in the source to learn from it"
     if column.nulls == table.rows:
         return "holds no value"
     if column.distinct == 1 and not column.nulls:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from ...core.errors import BadInput
+from ...interface import is_unusable
 
 # As many rows are looked at closely; a table that is not larger is taken whole.
 SAMPLE_ROWS = 50_000
@@ -300,8 +301,10 @@ def _typed(frame: pl.LazyFrame, ignore: Sequence[str], notes: list[str]) -> pl.L
                 f"column '{name}' holds {dtype}, of which no feature can be made: flatten it, or "
                 f"leave it out with --ignore {name!r}"
             )
-        if not name or dtype in (pl.Null, pl.Time, pl.Duration):
-            why = "has no name" if not name else f"holds {dtype} only"
+        if not name or is_unusable(name) or dtype in (pl.Null, pl.Time, pl.Duration):
+            why = f"holds {dtype} only"
+            if not name or is_unusable(name):
+                why = "has a name that stands for others" if name else "has no name"
             notes.append(f"column '{name}' {why} and is left out")
             continue
         if "_duplicated_" in name:
