@@ -20,8 +20,7 @@ from upath import UPath
 from ..core import purge, registry, storage, tracking
 from ..core.errors import StoreError
 from ..core.records import StageRecord
-from ..core.redact import without_passwords
-from ..core.settings import load_settings
+from ..core.settings import load_settings, without_passwords
 
 out = Console()
 
@@ -104,7 +103,7 @@ def _find(before: datetime, tracked: Sequence[purge.TrackedRun]) -> tuple[list[T
     if keys and keys.isdisjoint(one.key for one in tracked):
         raise StoreError(
             f"MLflow at {without_passwords(tracking.tracking_uri())} knows none of the {len(keys)} "
-            "runs that are stored, so nothing says what is needed: set MLFLOW_TRACKING_URI to theirs"
+            "runs that are stored, so what is needed is not known: set MLFLOW_TRACKING_URI to theirs"
         )
     things = [*stored, *(Thing(MLFLOW, one.key, one.ended, one.size) for one in tracked)]
     texts = _read(file for one in stored if one.kind in LEADING for file in one.files)
@@ -204,7 +203,7 @@ def _remove_empty(root: UPath, files: Iterable[str]) -> None:
     for folder in sorted(folders, reverse=True):
         # A run may have written into it again.
         with contextlib.suppress(OSError):
-            os.rmdir(root / folder)
+            os.rmdir(f"{root / folder}")
 
 
 def _row(kind: str, things: Sequence[Thing]) -> dict[str, Any]:

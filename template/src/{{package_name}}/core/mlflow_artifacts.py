@@ -30,7 +30,7 @@ class ArtifactsBesideStore(LocalArtifactRepository):
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete what is below a path, or all, with the folder that MLflow leaves empty."""
-        super().delete_artifacts(artifact_path)
+        super().delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
         if artifact_path is None:
             with contextlib.suppress(OSError):
                 Path(self.artifact_dir).parent.rmdir()
