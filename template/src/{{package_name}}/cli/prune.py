@@ -103,7 +103,8 @@ def _find(before: datetime, tracked: Sequence[purge.TrackedRun]) -> tuple[list[T
     if keys and keys.isdisjoint(one.key for one in tracked):
         raise StoreError(
             f"MLflow at {without_passwords(tracking.tracking_uri())} knows none of the {len(keys)} "
-            "runs that are stored, so what is needed is not known: set MLFLOW_TRACKING_URI to theirs"
+            "runs that are stored, so what is needed is not known: set MLFLOW_TRACKING_URI to the "
+            "store that knows them"
         )
     things = [*stored, *(Thing(MLFLOW, one.key, one.ended, one.size) for one in tracked)]
     texts = _read(file for one in stored if one.kind in LEADING for file in one.files)
