@@ -81,6 +81,7 @@ VALUES: dict[str, Any] = {
     "limits.wait_timeout_minutes": 90.0,
     "limits.wait_interval_seconds": 45.0,
     "storage.root": "elsewhere",
+    "storage.keep_days": 30,
     "workers.distributed": True,
     "logging.level": "DEBUG",
     "logging.json_lines": True,

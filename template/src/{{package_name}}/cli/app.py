@@ -26,6 +26,7 @@ from ..core.redact import presentable
 from ..core.refs import Pipeline
 from ..core.settings import Logging, load_settings
 from . import champions, stack
+from .prune import prune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +38,7 @@ alert_app = typer.Typer(no_args_is_help=True, help="Alerts to the team's channel
 app.add_typer(alert_app, name="alert")
 app.add_typer(champions.app, name="champion")
 app.add_typer(stack.app, name="stack")
+app.command()(prune)
 # A team that has onboarded its table may delete that folder.
 if "onboard" in optional.folders("cli"):
     app.command()(optional.load("cli.onboard.command").onboard)

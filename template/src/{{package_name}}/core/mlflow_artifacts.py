@@ -7,6 +7,8 @@ names it as one.
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,3 +27,10 @@ class ArtifactsBesideStore(LocalArtifactRepository):
         file = store_file() or own_store_file()
         folder = file.parent.resolve() / urlsplit(artifact_uri).path.lstrip("/")
         super().__init__(folder.as_uri(), *args, **kwargs)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """Delete what is below a path, or all, with the folder that MLflow leaves empty."""
+        super().delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
+        if artifact_path is None:
+            with contextlib.suppress(OSError):
+                Path(self.artifact_dir).parent.rmdir()

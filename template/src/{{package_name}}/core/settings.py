@@ -337,9 +337,15 @@ class Limits(_Section):
 
 
 class Storage(_Section):
-    """Where stages write: a folder, or s3:// and the like when workers share no disk."""
+    """Where stages write, and for how long it stays.
+
+    Attributes:
+        root: A folder, or s3:// and the like when workers share no disk.
+        keep_days: What is older goes with `prune`, where nothing needs it.
+    """
 
     root: str = Field(default="var/artifacts", min_length=1)
+    keep_days: int = Field(default=90, ge=0)
 
 
 class Workers(_Section):
