@@ -12,7 +12,7 @@ import pytest
 from ..support.projects import Project, make_installed_project
 from ..support.template import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 SEED = "20"
 
 

@@ -248,7 +248,7 @@ def set_announced(champion: ModelVersion) -> None:
 
 
 def digest_of(folder: Path) -> str:
-    """Return the SHA-256 of the model in a folder: a few other bytes load, and predict otherwise."""
+    """Return the SHA-256 of a folder's model: other bytes may load, and predict otherwise."""
     with (folder / "model.pkl").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
