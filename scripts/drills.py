@@ -252,8 +252,11 @@ def drill(site: Site, kind: str) -> str:
 
 def drills(site: Site, kinds: list[str], minutes: float, count: int | None) -> int:
     """Drill until the time is over; returns how many failed."""
-    site.good("training", site.last)
-    site.good("inference", site.reference)
+    try:
+        site.good("training", site.last)
+        site.good("inference", site.reference)
+    except BrokenError as error:
+        raise SystemExit(f"the project does not run, before any drill: {error}") from None
     drilled, failed = Counter[str](), Counter[str]()
     end = time.monotonic() + 60 * minutes
     while drilled.total() < count if count else time.monotonic() < end:
