@@ -22,12 +22,14 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", f"{PACKAGE}.pipeline"]
 )
+# Where the functions are that a process dies in: a candidate's run is open, or the run alone.
+LAST_CALLS: dict[str, Any] = {"log_model": mlflow.sklearn, "log_params": tracking}
 
 
-def run_and_die(root: Path) -> None:
-    """Train until a candidate's run is open in MLflow, and die there."""
+def run_and_die(root: Path, function: str) -> None:
+    """Train until a function is called, and die there."""
     die: Any = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    setattr(mlflow.sklearn, "log_model", die)  # noqa: B010
+    setattr(LAST_CALLS[function], function, die)
     with sandbox.enter(root, sandbox.SMALL):
         pipeline.execute("training", sandbox.PARTITION)
 
@@ -54,7 +56,7 @@ def left_open(key: str, since: datetime, **tags: str) -> str:
 def test_a_killed_run_and_its_candidates_are_closed_by_the_next_with_the_reason(
     small: Path,
 ) -> None:
-    process = PROCESSES.Process(target=run_and_die, args=(small,))
+    process = PROCESSES.Process(target=run_and_die, args=(small, "log_model"))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -73,6 +75,17 @@ def test_a_killed_run_and_its_candidates_are_closed_by_the_next_with_the_reason(
     reason = dead.data.tags[closing.REASON_TAG]
     assert reason == f"its process {process.pid} ended without a word; closed when next began"
     assert dead.info.end_time < 1000 * datetime.now(UTC).timestamp()
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="asks Linux for the process")
+def test_a_run_that_dies_as_it_is_opened_is_closed_by_the_next(small: Path) -> None:
+    process = PROCESSES.Process(target=run_and_die, args=(small, "log_params"))
+    process.start()
+    process.join()
+    parent = f"training {sandbox.PARTITION}"
+    assert statuses() == {parent: "RUNNING"}
+    start("inference", sandbox.PARTITION)
+    assert statuses()[parent] == "KILLED"
 
 
 def test_a_run_whose_process_lives_is_never_closed(tracked: Path) -> None:

@@ -110,14 +110,19 @@ def test_sqlites_words_name_mlflows_file(project: Path, tmp_path: Path) -> None:
     read_only = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     tiny = sqlite3.connect(tmp_path / "tiny.db")
     tiny.execute("pragma max_page_count = 1")
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(file.read_bytes()[:4096])
     for database, statement, sentence in (
+        (sqlite3.connect(damaged), "select * from one", "is damaged"),
         (read_only, "insert into one values (1)", "is read-only"),
         (tiny, "create table one (two)", "no space left"),
     ):
-        with pytest.raises(sqlite3.OperationalError) as caught:
+        with pytest.raises(sqlite3.DatabaseError) as caught:
             database.execute(statement)
         # MLflow passes on the text.
-        known = explain.explain(MlflowException(f"(sqlite3.OperationalError) {caught.value}"))
+        known = explain.explain(
+            MlflowException(f"(sqlite3.{type(caught.value).__name__}) {caught.value}")
+        )
         assert sentence in f"{known}"
         assert str(project / "var" / "mlflow" / "mlflow.db") in f"{known}"
         database.close()

@@ -63,7 +63,7 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none(tmp_path: Path) -
     assert not list(tmp_path.glob("new-store-*"))
 
 
-@pytest.mark.parametrize("content", [b"", b"no database at all", None])
+@pytest.mark.parametrize("content", [b"", None])
 def test_a_store_that_was_never_finished_is_made_again_and_kept_aside(
     content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +95,15 @@ def test_a_store_that_holds_runs_is_never_replaced(tables: Path, tmp_path: Path)
 
     assert f"mlflow db upgrade sqlite:///{file}" in str(refused.value)
     assert experiments(file) == 1
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_store_that_is_damaged_is_never_replaced(size: int, tables: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    file.write_bytes(tables.read_bytes()[:size])
+    with pytest.raises(StoreError, match=f"{file} is damaged .*put a copy of it back"):
+        open_store(file)
+    assert file.stat().st_size == size
 
 
 def test_a_store_that_another_program_holds_is_left_where_it_is(

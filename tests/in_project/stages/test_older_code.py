@@ -176,6 +176,20 @@ def test_a_champion_whose_files_are_gone_is_not_comparable(trained: Trained, nam
     assert misfit.kind == "not_loadable"
 
 
+def test_a_champion_whose_bytes_have_changed_is_not_comparable(trained: Trained) -> None:
+    file = Path(mlflow.artifacts.download_artifacts("models:/sandbox/1")) / "model.pkl"
+    sound = file.read_bytes()
+    # It loads, and nobody would see it.
+    file.write_bytes(sound + b"\0")
+    damaged = f"it cannot be loaded ({file} is not what was registered"
+    try:
+        with pytest.raises(ChampionUnusable, match=refused(1, damaged)):
+            predict(pl.DataFrame(), require_champion())
+        assert champion_of(trained).misfit
+    finally:
+        file.write_bytes(sound)
+
+
 def test_an_equal_model_takes_the_place_of_one_whose_files_are_gone(small: Path) -> None:
     pipeline.execute("training", sandbox.PARTITION)
     shutil.rmtree(mlflow.artifacts.download_artifacts("models:/sandbox/1"))

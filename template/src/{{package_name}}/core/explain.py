@@ -22,6 +22,7 @@ _SQLITE = {
     "attempt to write a readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
     "disk I/O error": errno.EIO,
+    "database disk image is malformed": errno.EBADMSG,
 }
 # What libraries keep of a number that they do not pass on.
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
@@ -88,6 +89,8 @@ def _sentence(number: int, name: object) -> str | None:
             f"the disk at {mount} does not take or give {what}: it is beyond a quota, or damaged "
             "(see `dmesg`); repair it or set another folder"
         )
+    if number == errno.EBADMSG:
+        return f"{what} is damaged: put a copy of it back, or move it away to begin without it"
     if number == errno.EROFS:
         return (
             f"{what} cannot be written, since it or the disk at {mount} is read-only: make it "

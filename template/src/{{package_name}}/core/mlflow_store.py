@@ -30,7 +30,7 @@ def open_store(file: Path) -> None:
     process; others wait.
 
     Raises:
-        StoreError: MLflow cannot read it, and it holds runs.
+        StoreError: MLflow cannot read it, and it holds runs or is damaged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if _is_there(file) and _opens(file):
@@ -76,9 +76,18 @@ def _opens(file: Path) -> bool:
 
 
 def _count_runs(file: Path) -> int:
-    """Return how many runs a file holds; 0, too, where it lacks the table."""
+    """Return how many runs a file holds; 0, too, where it lacks the table.
+
+    Raises:
+        StoreError: It is damaged, so that nobody knows.
+    """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
             return int(database.execute("SELECT count(*) FROM runs").fetchone()[0])
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+            raise StoreError(
+                f"{file} is damaged ({error}): put a copy of it back, or move it away to begin "
+                "without its runs and models"
+            ) from error
         return 0

@@ -115,6 +115,7 @@ class CandidateRef(Ref):
         features_fingerprint: Of the features it learned from and was evaluated on.
         trained_until: The newest partition the model has seen.
         reference_uri: See `FeaturesRef`; kept with the model for as long as it lives.
+        digest: Of the stored model that was evaluated, see `registry.digest_of`.
     """
 
     candidate: str
@@ -127,6 +128,7 @@ class CandidateRef(Ref):
     trained_until: Partition
     reference_uri: str
     window: Window = "normal"
+    digest: str = ""
 
 
 class EvaluationRef(Ref):

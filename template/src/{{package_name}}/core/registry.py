@@ -7,8 +7,10 @@ from which `rollback` finds the champion before. The alias `previous` follows, f
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
@@ -27,6 +29,8 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 FINGERPRINT_TAG = "fingerprint"
 FEATURES_TAG = "features_fingerprint"
+# Of the stored model, see `digest_of`; older code has noted none.
+DIGEST_TAG = "digest"
 SUCCESSION_TAG = "succession"
 # When a person took a version back; no run makes it champion again.
 WITHDRAWN_TAG = "withdrawn"
@@ -108,6 +112,7 @@ def register(candidate: CandidateRef, unusable: int | None = None) -> int:
                 "trained_until": f"{candidate.trained_until}",
                 "reference_uri": candidate.reference_uri,
                 FEATURES_TAG: candidate.features_fingerprint,
+                DIGEST_TAG: candidate.digest,
             },
         )
     return int(created.version)
@@ -240,6 +245,20 @@ def set_announced(champion: ModelVersion) -> None:
     if succession := succession_of(champion):
         at = succession.at.isoformat()
         client().set_model_version_tag(champion.name, champion.version, ANNOUNCED_TAG, at)
+
+
+def digest_of(folder: Path) -> str:
+    """Return the SHA-256 of a folder's model: other bytes may load, and predict otherwise."""
+    with (folder / "model.pkl").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(uri: str) -> Path:
+    """Return the folder of a model in MLflow, by run or by registry address."""
+    import mlflow.artifacts
+
+    client()
+    return Path(mlflow.artifacts.download_artifacts(uri))
 
 
 def load_model(uri: str) -> Any:

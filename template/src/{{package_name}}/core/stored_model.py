@@ -12,7 +12,6 @@ from . import registry
 from .errors import ChampionUnusable, PipelineError
 from .logs import get_logger
 from .outcomes import Misfit
-from .tracking import client
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,22 +84,24 @@ def open_version(version: ModelVersion, features: Sequence[str]) -> StoredModel:
         features: The features of today, which are said beside its own where they differ.
 
     Raises:
-        ChampionUnusable: Its files are gone, or the code of today cannot load them. An error of
-            the network is raised as it is, since trying again may help.
+        ChampionUnusable: Its files are gone or damaged, or the code of today cannot load them. An
+            error of the network is raised as it is, since trying again may help.
     """
-    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    number = int(version.version)
-    client()
+    number, digest = int(version.version), version.tags.get(registry.DIGEST_TAG)
     try:
-        folder = mlflow.artifacts.download_artifacts(f"models:/{version.name}/{number}")
+        folder = registry.download(f"models:/{version.name}/{number}")
+        changed = digest and registry.digest_of(folder) != digest
     except (MlflowException, OSError) as error:
         code = getattr(error, "error_code", "")
         if code == "RESOURCE_DOES_NOT_EXIST" or _is_gone(error):
             raise ChampionUnusable(number, Misfit.of("not_loadable", error)) from error
         raise
-    return open_folder(Path(folder), number, features)
+    if changed:
+        detail = f"{folder}/model.pkl is not what was registered: it is damaged or was replaced"
+        raise ChampionUnusable(number, Misfit(kind="not_loadable", detail=detail))
+    return open_folder(folder, number, features)
 
 
 def open_folder(folder: Path, version: int, features: Sequence[str]) -> StoredModel:

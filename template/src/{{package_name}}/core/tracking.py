@@ -111,15 +111,18 @@ def engine_url(run: Run) -> str:
     return str(client().get_run(run.tracking_run_id).data.tags.get(ENGINE_URL_TAG, ""))
 
 
-def open_run(run: Run, engine_url: str | None = None) -> str:
+def open_run(
+    run: Run, engine_url: str | None = None, more_tags: Mapping[str, str] | None = None
+) -> str:
     """Open the parent run of a pipeline run, or open it again if that key is known.
 
     Logs the settings, the git commit and the versions of all installed packages, and where the
     engine shows the run. A key that is run again with other settings gets another run beside it.
+    A new run has `more_tags` from its first moment.
     """
     import polars as pl
 
-    tags: dict[str, str] = {"pipeline.name": run.pipeline}
+    tags: dict[str, str] = {"pipeline.name": run.pipeline, **(more_tags or {})}
     if engine_url:
         tags |= {ENGINE_URL_TAG: engine_url, "mlflow.note.content": f"[Engine]({engine_url})"}
     settings = pl.json_normalize(run.settings.model_dump(mode="json")).row(0, named=True)

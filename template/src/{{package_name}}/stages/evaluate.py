@@ -62,7 +62,9 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
     cannot load, or not predict with, is not compared: the absolute gates decide.
     """
     holdout = _read_holdout(features, load_features().names)
-    model = registry.load_model(candidate.model_uri)
+    folder = registry.download(candidate.model_uri)
+    candidate = candidate.model_copy(update={"digest": registry.digest_of(folder)})
+    model = registry.load_model(str(folder))
     predicted = _predict(model, holdout)
     metrics = _score(predicted)
     dummy = dummy_like(model, storage.read_parquet(candidate.reference_uri)["target"])

@@ -62,7 +62,10 @@ def start(
         run = Run(
             pipeline=pipeline, partition=chosen, key=key, tracking_run_id="", settings=settings
         )
-        run = run.model_copy(update={"tracking_run_id": tracking.open_run(run, engine_url)})
+        # Noted as it is opened: one that dies at once is closed by the next run, too.
+        owner = {closing.OWNER_TAG: closing.owner}
+        run_id = tracking.open_run(run, engine_url, owner)
+        run = run.model_copy(update={"tracking_run_id": run_id})
         closing.own(run)
         closing.close_what_died(run)
     alerts.flush()
