@@ -185,7 +185,8 @@ def _mlflow() -> tuple[str, list[Server]]:
     address = f"http://127.0.0.1:{port}"
     # Each of them may be another deployment's in the shell.
     stores = ["--backend-store-uri", uri, "--registry-store-uri", uri]
-    command = ["mlflow", "server", *stores, "--port", port]
+    # One process shows pages to those of this machine; each more costs seconds and 200 MB.
+    command = ["mlflow", "server", *stores, "--port", port, "--workers", "1"]
     return address, [Server("mlflow", command, f"{address}/health", "MLFLOW_PORT")]
 
 
