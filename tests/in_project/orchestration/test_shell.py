@@ -59,7 +59,7 @@ def test_the_server_of_mlflow_has_the_projects_registry(
     tracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unless the command names it, MLflow takes what `MLFLOW_REGISTRY_STORE_URI` names."""
-    monkeypatch.setattr(servers.tracking, "client", mock.Mock())
+    monkeypatch.setattr("flight_delays.core.tracking.client", mock.Mock())
     _, [server] = servers._mlflow()
     uri = f"sqlite:///{tracked}/var/mlflow/mlflow.db"
     stores = " ".join(server.command)

@@ -41,8 +41,8 @@ def test_a_run_holds_the_lock_until_its_server_is_ready(
         seen.append(is_held())
         return mock.Mock()
 
-    monkeypatch.setattr(local.subprocess, "Popen", note)
-    monkeypatch.setattr(local.atexit, "register", mock.Mock())
+    monkeypatch.setattr(f"{local.__name__}.subprocess.Popen", note)
+    monkeypatch.setattr(f"{local.__name__}.atexit.register", mock.Mock())
     monkeypatch.setattr(servers, "wait_until_ready", note)
     wait = local._serve_api()
     assert is_held()
