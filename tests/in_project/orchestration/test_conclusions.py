@@ -13,7 +13,7 @@ from flight_delays.core import storage
 from flight_delays.core.errors import SettingsError
 from flight_delays.core.records import StageRecord, record_path
 from flight_delays.orchestration.backfill import backfill
-from flight_delays.orchestration.runs import conclude, refuse_catchup
+from flight_delays.orchestration.runs import conclude, refuse_catchup, refuse_dates
 
 
 def test_a_run_without_a_stage_is_a_failure(
@@ -43,6 +43,16 @@ def test_catching_up_is_refused_by_name_where_an_engine_cannot(project: Path) ->
         pytest.raises(SettingsError, match=r"\[schedule\] catchup is true, but This engine"),
     ):
         refuse_catchup("This engine")
+
+
+@pytest.mark.parametrize("day", ["START_DATE", "END_DATE"])
+def test_dates_are_refused_where_an_engine_does_not_keep_them(project: Path, day: str) -> None:
+    refuse_dates("This engine")
+    with (
+        sandbox.enter(project, {f"SCHEDULE__{day}": "2999-01-01"}),
+        pytest.raises(SettingsError, match=rf"\[schedule\] {day.lower()} is 2999-01-01, but This"),
+    ):
+        refuse_dates("This engine")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import re
-from datetime import date
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -304,6 +304,7 @@ class Schedule(_Section):
     Attributes:
         time_zone: Of the cron expressions.
         start_date: Of the first partition that an engine knows, or catches up with.
+        end_date: The last day of it; refused, like a start to come, where an engine ends none.
         catchup: Whether runs that were missed follow; refused where an engine starts none late.
     """
 
@@ -311,7 +312,27 @@ class Schedule(_Section):
     inference: str = ""
     time_zone: str = "UTC"
     start_date: date = date(2020, 1, 1)
+    end_date: date | None = None
     catchup: bool = False
+
+    @property
+    def begins(self) -> datetime:
+        """The first moment of `start_date`."""
+        return datetime.combine(self.start_date, time.min, ZoneInfo(self.time_zone))
+
+    @property
+    def ends(self) -> datetime | None:
+        """The last moment of `end_date`."""
+        if self.end_date is None:
+            return None
+        return datetime.combine(self.end_date, time.max, ZoneInfo(self.time_zone))
+
+    @field_validator("end_date")
+    @classmethod
+    def _end_follows_start(cls, value: date | None, info: ValidationInfo) -> date | None:
+        if value and "start_date" in info.data and value < info.data["start_date"]:
+            raise ValueError(f"must not lie before start_date ({info.data['start_date']})")
+        return value
 
     @field_validator("training", "inference")
     @classmethod

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from . import jobs
-from .partitions import CADENCE, key_of
+from .partitions import CADENCE, PARTITIONS, key_of
 from .stage_assets import SETTINGS, TAGS
 
 
@@ -18,11 +18,12 @@ def schedule(job: jobs.UnresolvedAssetJob, cron: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         tags=TAGS,
     )
-    def last_ended(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        time = context.scheduled_execution_time
-        return dg.RunRequest(
-            run_key=time.isoformat(), partition_key=key_of(CADENCE.last_ended(time))
-        )
+    def last_ended(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        time, ends = context.scheduled_execution_time, SETTINGS.schedule.ends
+        key = key_of(CADENCE.last_ended(time))
+        if (ends and time > ends) or not PARTITIONS.has_partition_key(key):
+            return dg.SkipReason("not between start_date and end_date of [schedule]")
+        return dg.RunRequest(run_key=time.isoformat(), partition_key=key)
 
     return last_ended
 

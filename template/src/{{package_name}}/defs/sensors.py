@@ -1,6 +1,7 @@
 """Sensors: what starts runs besides schedules, and what happens when one has ended."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -23,6 +24,8 @@ EVENTS_A_TICK = 100
 )
 def new_partition(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Score each partition as it arrives, instead of by the clock; runs where catchup is on."""
+    if (ends := SETTINGS.schedule.ends) and datetime.now(UTC) > ends:
+        return dg.SkipReason(f"the schedule has ended: {ends.date()}, end_date of [schedule]")
     known = set(PARTITIONS.get_partition_keys())
     there = [one for one in open_source(load_settings()).list_partitions() if key_of(one) in known]
     # What was there before the sensor was turned on is caught up with only if asked for.

@@ -72,6 +72,26 @@ def refuse_catchup(engine: str) -> None:
         )
 
 
+def refuse_dates(engine: str) -> None:
+    """Refuse the dates of [schedule] that an engine does not keep: any end, and a start to come.
+
+    Raises:
+        SettingsError: There is one.
+    """
+    from ..core.errors import SettingsError
+    from ..core.settings import load_settings
+
+    schedule = load_settings().schedule
+    given = {"end_date": schedule.end_date}
+    given["start_date"] = schedule.start_date if schedule.begins > datetime.now(UTC) else None
+    for name, day in given.items():
+        if day:
+            raise SettingsError(
+                f"[schedule] {name} is {day}, but {engine} neither begins nor ends a schedule by "
+                "itself: leave it out, and set or empty the cron expressions on that day"
+            )
+
+
 def timed_out(run_key: str) -> bool:
     """Return whether a stage of the run ended its own process at its time limit.
 

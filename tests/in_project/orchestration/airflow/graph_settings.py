@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import sandbox
 from airflow.dag_processing.dagbag import DagBag
@@ -21,6 +22,7 @@ def shown() -> dict[str, Any]:
     [champion] = training.get_task("promote").outlets
     train = training.get_task("window.train")
     level = logging.getLogger("flight_delays").getEffectiveLevel()
+    zone = ZoneInfo(inference.timetable.timezone)
     return {
         "project.slug": champion.name,
         "project.owner": ingest.owner,
@@ -30,7 +32,8 @@ def shown() -> dict[str, Any]:
         "schedule.training": training.timetable.timetable.expression,
         "schedule.inference": inference.timetable.expression,
         "schedule.time_zone": inference.timetable.timezone,
-        "schedule.start_date": f"{inference.start_date.date()}",
+        "schedule.start_date": f"{inference.start_date.astimezone(zone).date()}",
+        "schedule.end_date": f"{inference.end_date.astimezone(zone).date()}",
         "schedule.catchup": inference.catchup,
         "limits.retries": ingest.retries,
         "limits.retry_delay_seconds": ingest.retry_delay.total_seconds(),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime, time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 from flight_delays import definitions
@@ -23,6 +25,12 @@ def shown() -> dict[str, Any]:
     made = [key.path[-1] for key in repository.assets_defs_by_key if "window" in key.path]
     policy = asset.op.retry_policy
     schedules = {one.name: one for one in repository.schedule_defs}
+    begun = []
+    for day in (date(2022, 6, 1), date(2022, 6, 2)):
+        tick = datetime.combine(day, time(6), ZoneInfo("Europe/Berlin"))
+        context = dg.build_schedule_context(scheduled_execution_time=tick)
+        if isinstance(schedules["inference_schedule"](context), dg.RunRequest):
+            begun.append(day)
     arrival = repository.get_sensor_def("new_partition")
     limits, candidates = load_settings().limits, load_settings().training.candidates
     stages = jobs.STEPS_IN_A_ROW * (1 + limits.retries) * limits.stage_timeout_minutes
@@ -37,6 +45,7 @@ def shown() -> dict[str, Any]:
         "schedule.inference": schedules["inference_schedule"].cron_schedule,
         "schedule.time_zone": schedules["inference_schedule"].execution_timezone,
         "schedule.start_date": f"{partitions.start.date()}",
+        "schedule.end_date": f"{max(begun)}",
         "schedule.catchup": arrival.default_status is dg.DefaultSensorStatus.RUNNING,
         "limits.retries": policy.max_retries,
         "limits.retry_delay_seconds": policy.delay,

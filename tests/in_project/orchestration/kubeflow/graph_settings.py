@@ -42,6 +42,7 @@ def shown() -> dict[str, Any]:
     os.environ["PIPELINE_SCHEDULE__TIME_ZONE"] = "UTC"
     load_settings.cache_clear()
     crons = [cluster.set_schedule(client, name, "pipeline", "version") for name in local.PIPELINES]
+    given = client.create_recurring_run.call_args.kwargs
     trainings = step._next("featurize", {"run": {}}, {})
     return {
         "project.slug": specification["pipelineInfo"]["name"].removesuffix("-inference"),
@@ -52,7 +53,8 @@ def shown() -> dict[str, Any]:
         "schedule.training": crons[0],
         "schedule.inference": crons[1],
         "schedule.time_zone": zone,
-        "schedule.start_date": None,
+        "schedule.start_date": given["start_time"].partition("T")[0],
+        "schedule.end_date": given["end_time"].partition("T")[0],
         "schedule.catchup": caught_up,
         "limits.retries": policy["maxRetryCount"],
         "limits.retry_delay_seconds": float(policy["backoffDuration"].rstrip("s")),

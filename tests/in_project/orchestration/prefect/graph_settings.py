@@ -37,8 +37,16 @@ def shown() -> dict[str, Any]:
         caught_up = REFUSED if "[schedule] catchup" in f"{error}" else f"{error}"
     os.environ["PIPELINE_SCHEDULE__CATCHUP"] = "false"
     load_settings.cache_clear()
+    try:
+        local.deploy()
+        ended = "silently"
+    except SettingsError as error:
+        ended = REFUSED if "[schedule] end_date" in f"{error}" else f"{error}"
     options = []
-    with mock.patch.object(local, "_prefect", lambda *given, cwd: options.append(given)):
+    with (
+        mock.patch.object(local, "refuse_dates"),
+        mock.patch.object(local, "_prefect", lambda *given, cwd: options.append(given)),
+    ):
         local.deploy()
     crons = {given[3]: dict(zip(given[4::2], given[5::2], strict=True)) for given in options[1:]}
     level = logging.getLogger("flight_delays").getEffectiveLevel()
@@ -52,6 +60,7 @@ def shown() -> dict[str, Any]:
         "schedule.inference": crons["inference"]["--cron"],
         "schedule.time_zone": crons["inference"]["--timezone"],
         "schedule.start_date": None,
+        "schedule.end_date": ended,
         "schedule.catchup": caught_up,
         "limits.retries": ingest.retries,
         "limits.retry_delay_seconds": ingest.retry_delay_seconds[0],

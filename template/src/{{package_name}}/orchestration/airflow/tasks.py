@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -99,7 +99,8 @@ DAY_PICKER: dict[str, Any] = {"format": "date"} if SETTINGS.data.unit == "day" e
 
 # What both DAGs have in common.
 DAG_ARGS: dict[str, Any] = {
-    "start_date": datetime.combine(SCHEDULE.start_date, datetime.min.time(), UTC),
+    "start_date": SCHEDULE.begins,
+    "end_date": SCHEDULE.ends,
     "catchup": SCHEDULE.catchup,
     "max_active_runs": 1,
     "default_args": DEFAULT_ARGS,

@@ -84,7 +84,8 @@ def upload(client: Any, name: str, file: Path) -> tuple[str, str]:
 
 def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) -> str:
     """Make a pipeline's recurring run what [schedule] says, and return its cron expression."""
-    cron: str = getattr(load_settings().schedule, pipeline)
+    schedule = load_settings().schedule
+    cron: str = getattr(schedule, pipeline)
     name = name_of(pipeline)
     experiment = client.create_experiment(load_settings().project.slug or "pipeline")
     experiment_id = experiment.experiment_id
@@ -92,6 +93,11 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
     for recurring in known.recurring_runs or []:
         if recurring.display_name == name:
             client.delete_recurring_run(recurring.recurring_run_id)
+    if cron and schedule.time_zone != "UTC":
+        raise SettingsError(
+            f"[schedule] time_zone is '{schedule.time_zone}', but Kubeflow counts in UTC: write "
+            "the cron expressions in UTC"
+        )
     if cron:
         client.create_recurring_run(
             experiment_id,
@@ -101,6 +107,8 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
             max_concurrency=1,
             # A run that was missed would take the same partition again.
             no_catchup=True,
+            start_time=schedule.begins.isoformat(),
+            end_time=schedule.ends.isoformat() if schedule.ends else None,
             params={"partition": PREVIOUS},
             pipeline_id=pipeline_id,
             version_id=version_id,

@@ -23,7 +23,7 @@ from ...core.ending import raise_signals
 from ...core.errors import Terminated
 from ...core.settings import load_settings
 from .. import servers
-from ..runs import conclude, refuse_catchup
+from ..runs import conclude, refuse_catchup, refuse_dates
 from ..servers import Server, out
 
 PACKAGE = __name__.partition(".")[0]
@@ -159,6 +159,7 @@ def up() -> None:
     configure_environment()
     servers.refuse_unshared_state()
     refuse_catchup("Prefect")
+    refuse_dates("Prefect")
     started = []
     if "PREFECT_API_URL" not in os.environ:
         port = os.environ["PREFECT_SERVER_API_PORT"]
@@ -184,6 +185,7 @@ def deploy() -> None:
     """Create the work pool and the deployments of prefect.yaml, with the configured schedules."""
     root = configure_environment()
     refuse_catchup("Prefect")
+    refuse_dates("Prefect")
     schedule = load_settings().schedule
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite", cwd=root)
     for pipeline in PIPELINES:
