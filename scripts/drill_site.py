@@ -86,6 +86,10 @@ class Site:
         )
         self._answer()
 
+    def close(self) -> None:
+        """End the process that runs its commands."""
+        self.host.communicate()
+
     def start(self, *arguments: str, log: Path | None = None, smtp_port: int | None = None) -> int:
         """Start a command; returns the number of its process group."""
         variables = {"SMTP_PORT": f"{smtp_port or self.mail.port}"}

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from drill_site import PATIENCE_SECONDS, BrokenError, Site, judge, same_predictions
@@ -308,8 +308,8 @@ def main() -> int:
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     path = given.project or new_project()
-    with mailbox() as inbox:
-        site = Site(path.resolve(), inbox, random.Random(seed))
+    chance = random.Random(seed)
+    with mailbox() as inbox, closing(Site(path.resolve(), inbox, chance)) as site:
         if given.soak:
             failed = soak(site, given.soak)
         else:

@@ -57,4 +57,4 @@ def test_drills_notice_a_run_that_nobody_closes(project: Project) -> None:
     finally:
         file.write_text(sound)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "BROKEN: MLflow runs are left RUNNING: training-" in done.stdout
+    assert "BROKEN: MLflow runs are left RUNNING: " in done.stdout
