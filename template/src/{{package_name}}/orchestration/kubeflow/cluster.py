@@ -93,11 +93,6 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
     for recurring in known.recurring_runs or []:
         if recurring.display_name == name:
             client.delete_recurring_run(recurring.recurring_run_id)
-    if cron and schedule.time_zone != "UTC":
-        raise SettingsError(
-            f"[schedule] time_zone is '{schedule.time_zone}', but Kubeflow counts in UTC: write "
-            "the cron expressions in UTC"
-        )
     if cron:
         client.create_recurring_run(
             experiment_id,
