@@ -72,6 +72,7 @@ class Site:
         self.reference, self.days = days[-1], days[5:-1]
         # What was trained last.
         self.last = self.days[0]
+        self.running: set[int] = set()
         self.seconds: dict[str, float] = {}
         # What each version predicted for the reference partition.
         self.predicted: dict[int, bytes] = {}
@@ -87,18 +88,25 @@ class Site:
         self._answer()
 
     def close(self) -> None:
-        """End the process that runs its commands."""
+        """End what still runs, as after Ctrl-C, and the process that runs its commands."""
+        for number in self.running:
+            with suppress(ProcessLookupError):
+                os.killpg(number, signal.SIGKILL)
         self.host.communicate()
 
     def start(self, *arguments: str, log: Path | None = None, smtp_port: int | None = None) -> int:
         """Start a command; returns the number of its process group."""
         variables = {"SMTP_PORT": f"{smtp_port or self.mail.port}"}
         asked = {"start": arguments, "log": f"{log or self.log}", "variables": variables}
-        return int(self._ask(asked))
+        number = int(self._ask(asked))
+        self.running.add(number)
+        return number
 
     def ended(self, number: int, seconds: float = PATIENCE_SECONDS) -> int | None:
         """Return the exit code of a command; None where it still runs after so many seconds."""
         code: int | None = self._ask({"wait": number, "seconds": seconds})
+        if code is not None:
+            self.running.discard(number)
         return code
 
     def wait(self, number: int) -> int:
