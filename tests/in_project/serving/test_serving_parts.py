@@ -316,6 +316,20 @@ def test_a_champion_of_other_features_is_refused_in_a_sentence_and_a_good_one_st
     assert (answer.status_code, answer.json()["detail"][: len(said)]) == (503, said)
 
 
+def test_a_champion_whose_stored_bytes_have_changed_is_not_served(app: FastAPI) -> None:
+    follower = app.state.follower
+    stored = registry.download("models:/sandbox/1") / "model.pkl"
+    sound = stored.read_bytes()
+    # It loads, and nobody would see it.
+    stored.write_bytes(sound + b"\0")
+    try:
+        follower.check()
+    finally:
+        stored.write_bytes(sound)
+    assert follower.champion is None
+    assert "model.pkl is not what was registered" in follower.last.error
+
+
 def test_metrics_show_that_a_champion_was_retired(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,19 +89,29 @@ def open_version(version: ModelVersion, features: Sequence[str]) -> StoredModel:
     """
     from mlflow.exceptions import MlflowException
 
-    number, digest = int(version.version), version.tags.get(registry.DIGEST_TAG)
+    number = int(version.version)
     try:
         folder = registry.download(f"models:/{version.name}/{number}")
-        changed = digest and registry.digest_of(folder) != digest
+        require_unchanged(version, folder)
     except (MlflowException, OSError) as error:
         code = getattr(error, "error_code", "")
         if code == "RESOURCE_DOES_NOT_EXIST" or _is_gone(error):
             raise ChampionUnusable(number, Misfit.of("not_loadable", error)) from error
         raise
-    if changed:
-        detail = f"{folder}/model.pkl is not what was registered: it is damaged or was replaced"
-        raise ChampionUnusable(number, Misfit(kind="not_loadable", detail=detail))
     return open_folder(folder, number, features)
+
+
+def require_unchanged(version: ModelVersion, folder: Path) -> None:
+    """Refuse files of a version that are not those that were registered.
+
+    Raises:
+        ChampionUnusable: They are damaged, or were replaced.
+        OSError: They cannot be read.
+    """
+    digest = version.tags.get(registry.DIGEST_TAG)
+    if digest and registry.digest_of(folder) != digest:
+        detail = f"{folder}/model.pkl is not what was registered: it is damaged or was replaced"
+        raise ChampionUnusable(int(version.version), Misfit(kind="not_loadable", detail=detail))
 
 
 def open_folder(folder: Path, version: int, features: Sequence[str]) -> StoredModel:

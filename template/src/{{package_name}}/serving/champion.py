@@ -18,7 +18,7 @@ from ..core import registry, tracking
 from ..core.errors import ChampionUnusable, NoChampion
 from ..core.logs import get_logger
 from ..core.redact import presentable
-from ..core.stored_model import open_folder
+from ..core.stored_model import open_folder, require_unchanged
 from ..interface import load_features
 from ..stages.score import columns_of_today, predict_with
 from .cache import Cache, Description, NotCached, key_of, registry_address
@@ -178,6 +178,7 @@ class Follower:
         try:
             description = _describe(version, key)
             folder = self._cache.fetch(version, key)
+            require_unchanged(version, folder)
             champion = self._open(folder, description, "registry")
             self._cache.keep(description)
         except Exception as failure:
