@@ -28,12 +28,12 @@ MLFLOW = "MLflow runs"
 # What goes, each before what it leads to: a prune that is killed leaves nothing that leads nowhere.
 # Other folders of the artefact root stay, like predictions.
 ORDER = (
-    *("runs", "dagster", "reports", MLFLOW, "monitoring", "evaluations", "validation", "datasets"),
+    *("runs", "outputs", "reports", MLFLOW, "monitoring", "evaluations", "validation", "datasets"),
     *("reference", "features", "features-unlabelled", "features-learned", "features-held-out"),
     *("quarantine", "validated", "raw"),
 )
 # What stays or goes with its run, and what names other files.
-OF_RUN, LEADING = ("runs", "reports", MLFLOW), ("runs", "dagster", "datasets")
+OF_RUN, LEADING = ("runs", "reports", MLFLOW), ("runs", "outputs", "datasets")
 # How many names the path of a folder has that stays or goes as one.
 DEPTH = {"runs": 2, "evaluations": 3}
 
@@ -160,7 +160,7 @@ def _name(kind: str, unit: str) -> str:
     last = unit.rpartition("/")[2]
     if kind in OF_RUN:
         return last.removesuffix(".html")
-    return unit if kind == "dagster" else last.partition(".")[0]
+    return unit if kind == "outputs" else last.partition(".")[0]
 
 
 def _read(addresses: Iterable[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ class References(dg.ConfigurableIOManager):
 
 def reference_path(key: Sequence[str], partition: str) -> UPath:
     """Return where the reference of an asset's partition is kept."""
-    return storage.artifact_path("dagster", *key, f"{partition}.json")
+    return storage.artifact_path("outputs", *key, f"{partition}.json")
 
 
 def read_reference(key: Sequence[str], partition: str) -> Reference:
