@@ -34,8 +34,9 @@ def test_airflows_worker_serves_logs_only_to_a_ui_elsewhere(
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     for module, name in (("team", "servers"), ("team.engine.local", "configure_environment")):
         monkeypatch.setattr(sys.modules[module], name, mock.Mock(), raising=False)
+    monkeypatch.setattr(sys.modules["team.engine.local"], "PRELOADED", ["airflow"], raising=False)
     started: list[list[str]] = []
-    monkeypatch.setattr(os, "execvp", lambda _, command: started.append(command))
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command))
     monkeypatch.setenv("AIRFLOW__CELERY__BROKER_URL", broker)
     source = compile(file.read_text(), f"{file}", "exec")
     scope: dict[str, Any] = {"__name__": "team.engine.workers", "__package__": "team.engine"}
