@@ -318,6 +318,8 @@ def test_a_champion_of_other_features_is_refused_in_a_sentence_and_a_good_one_st
 
 def test_a_champion_whose_stored_bytes_have_changed_is_not_served(app: FastAPI) -> None:
     follower = app.state.follower
+    # Of an earlier test, and sound.
+    follower._cache.forget()
     stored = registry.download("models:/sandbox/1") / "model.pkl"
     sound = stored.read_bytes()
     # It loads, and nobody would see it.
