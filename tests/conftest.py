@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .support.template import Render, copy_sources, git, make_project
 
 # With several processes these begin first, so that none of them is what all wait for at the end.
 LONGEST = ["test_stack", "test_in_project", "test_switching", "test_scaffolds", "test_rendering"]
+TOO_LATE = "the time of CI was over"
 # Each parameter of these has a project of its own.
 BY_PROJECT = ("test_scaffolds", "test_in_project")
 
@@ -42,6 +44,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     names = [*LONGEST, ""]
     items.sort(key=lambda item: names.index(item.path.stem if item.path.stem in names else ""))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no test when the time of CI is nearly over: a slow machine would not end it."""
+    if time.time() > float(os.environ.get("LAST_TEST_BEGINS", "inf")):
+        pytest.skip(TOO_LATE)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests for which no time was left."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    late = [report.nodeid for report in skipped if TOO_LATE in str(report.longrepr)]
+    if late:
+        terminalreporter.section(f"{len(late)} NOT RUN: {TOO_LATE}", sep="=")
+        terminalreporter.line("\n".join(late))
 
 
 @pytest.fixture(scope="session", autouse=True)
