@@ -139,6 +139,15 @@ def test_too_few_good_days_are_an_error_that_names_the_setting_and_the_days(
         validated()
 
 
+def test_a_partition_before_the_source_begins_is_missing(trained: Any, source: Path) -> None:
+    before = run_of("inference").model_copy(update={"partition": sandbox.day(-30)})
+    with (
+        sandbox.enter(trained.root, deliver(source, sandbox.sample())),
+        pytest.raises(MissingPartitions, match=r"lacks 1 of 1 partitions: .* a smaller window$"),
+    ):
+        ingest(before)
+
+
 def test_a_team_may_ask_for_each_partition(trained: Any, source: Path) -> None:
     variables = deliver_badly(source, lambda rows: b"PAR1 cut off")
     with (

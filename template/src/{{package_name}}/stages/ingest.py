@@ -87,15 +87,15 @@ def _wanted_partitions(
     wanted = window_of(run, window)
     if run.pipeline == "inference":
         # Nothing is missing from the time before the source begins.
-        wanted = [one for one in wanted if one >= min(there, default=run.partition)]
+        wanted = [one for one in wanted if one >= min(there | {run.partition})]
     missing = [one for one in wanted if one not in there]
     least = least_share(run)
     if run.partition in missing or len(wanted) - len(missing) < least * len(wanted):
+        share = f"; {least:.0%} of the window must be there (min_partitions_share in [training])"
         raise MissingPartitions(
             f"'{run.settings.data.address}' lacks {len(missing)} of {len(wanted)} partitions: "
             f"{'… ' if len(missing) > 10 else ''}{', '.join(missing[-10:])}. Deliver them, or "
-            f"choose another partition or a smaller window; {least:.0%} of the window must be "
-            "there (min_partitions_share in [training])"
+            f"choose another partition or a smaller window{share if least else ''}"
         )
     return [one for one in wanted if one in there], missing
 
