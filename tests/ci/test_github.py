@@ -36,7 +36,7 @@ from ..support.workflows import (
     take_back,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What GitHub says when there is a pull request of the branch already.
 EXISTS = {

@@ -27,7 +27,7 @@ from ..support.workflows import (
     take_back,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Git tells a hook the options of the push in variables.
 HOOK = """#!/bin/sh
