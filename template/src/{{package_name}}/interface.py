@@ -144,6 +144,11 @@ class Schema(_File):
                 f"KEY names '{taken[0]}', as a column of predictions is called: rename it in the "
                 "source, or take another key"
             )
+        if self.label in (*self.key, *self.group, self.time):
+            raise ValueError(
+                f"'{self.label}' is the LABEL, which rows to score lack: KEY, GROUP and TIME "
+                "cannot name it"
+            )
         if untyped := [name for name, column in columns.items() if column.dtype is None]:
             raise ValueError(f"column '{untyped[0]}' of the contract has no type")
         if not columns[self.label].nullable:

@@ -294,6 +294,11 @@ def test_a_key_that_only_the_time_makes_unique_is_joined_by_it(save: Save) -> No
         (lambda rows: rows.clear(), {}, ["has no rows"]),
         (lambda rows: rows, {"target": "gone"}, ["no column 'gone'", "customer_id, day"]),
         (lambda rows: rows, {"time": "gone"}, ["no column 'gone'"]),
+        (
+            lambda rows: rows,
+            {"key": ("day", "left")},
+            ["'left' is the target", "--key and --group"],
+        ),
         (lambda rows: rows.with_columns(left=pl.lit("no")), {}, ["only 'no'", "another column"]),
         (lambda rows: rows.with_columns(left=pl.lit(None)), {}, ["no column 'left'"]),
         (lambda rows: rows.head(60), {"cadence": "day"}, ["'day' has 2 day(s)", "--cadence none"]),

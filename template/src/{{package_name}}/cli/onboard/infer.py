@@ -133,6 +133,11 @@ def infer(table: Table, asked: Asked) -> Plan:
     for name in (asked.target, asked.time, *asked.key, *asked.group):
         if name and name not in table.columns:
             raise BadInput(f"the table has no column '{name}'; there are: {there}")
+    if asked.target in (asked.time, *asked.key, *asked.group):
+        raise BadInput(
+            f"'{asked.target}' is the target, which rows to score lack: name other columns "
+            "for --time, --key and --group"
+        )
     plan = _problem(table, asked)
     plan = _time(table, asked, plan)
     plan = _key(table, asked, plan)
