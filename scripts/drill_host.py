@@ -16,17 +16,17 @@ import sys
 import time
 
 PRELOAD = (
-    *("alembic.command", "dagster", "git", "httpx", "optuna", "pandera.polars", "xgboost"),
-    *("matplotlib.backends.backend_agg", "matplotlib.figure", "mlflow.pyfunc", "mlflow.sklearn"),
-    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.tracing.provider", "pyarrow.parquet"),
-    *("opentelemetry.sdk.metrics", "sklearn.ensemble", "sklearn.impute", "sklearn.inspection"),
+    *("alembic.command", "dagster", "git", "httpx", "matplotlib.backends.backend_agg"),
+    *("mlflow.pyfunc", "mlflow.tracing.provider", "opentelemetry.sdk.metrics", "pyarrow.parquet"),
+    "sklearn.impute",
 )
 
 
 def main() -> None:
     """Answer until the input ends."""
     package = sys.argv[1]
-    for name in (*PRELOAD, f"{package}.pipeline", f"{package}.cli.app", f"{package}.cli.doctor"):
+    ours = ("orchestration.libraries", "pipeline", "cli.app", "cli.doctor")
+    for name in (*PRELOAD, *(f"{package}.{module}" for module in ours)):
         importlib.import_module(name)
     _answer("ready")
     for line in sys.stdin:

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     import polars as pl
     from pandera.api.polars.container import DataFrameSchema
 
+    from .core.cadence import Cadence
+
 Columns = tuple[str, ...]
 Functions = tuple[Callable[..., Any], ...]
 # The stages that steps of the team's own may follow.
 STEPS_FOLLOW = ("validate", "promote", "score")
 # Columns that stand beside KEY in predictions, or beside features.
 OURS = ("prediction", "model_version", "target")
+# The column by which rows are numbered while they are validated or scored.
+ROW = "__row__"
 T = TypeVar("T", bound="_File")
 # Names that steps of a run have already, in one engine or another.
 TAKEN = {*STAGES, "wait_for_partition", "finish"}
@@ -74,7 +78,7 @@ class _File(BaseModel):
 
 def is_unusable(name: str) -> bool:
     """Return whether polars reads a column's name as a pattern, or rows are numbered by it."""
-    return name in ("*", "__row__") or (name.startswith("^") and name.endswith("$"))
+    return name in ("*", ROW) or (name.startswith("^") and name.endswith("$"))
 
 
 class Schema(_File):
@@ -97,6 +101,19 @@ class Schema(_File):
     def types(self) -> dict[str, pl.DataType]:
         """The type of each column of the contract."""
         return {name: column.dtype.type for name, column in self.contract.columns.items()}
+
+    def time_for(self, cadence: Cadence) -> str | None:
+        """Return the column that says which partition a row is of; a snapshot may have none.
+
+        Raises:
+            DomainError: There is none, and partitions span a time.
+        """
+        if self.time is None and cadence.unit != "none":
+            raise DomainError(
+                "domain/schema.py has no TIME, the column that says which partition a row is of: "
+                'name it there, or set cadence = "none" in [data]'
+            )
+        return self.time
 
     @field_validator("group", mode="before")
     @classmethod

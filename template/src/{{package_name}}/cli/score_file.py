@@ -12,11 +12,11 @@ from ..core.cadence import Partition
 from ..core.context import Context
 from ..core.errors import BadInput, DataRejected, MissingPartitions
 from ..core.settings import load_settings
-from ..interface import load_features, load_schema
+from ..interface import ROW, load_features, load_schema
 from ..sources.read import read_file, suffix_of, violation_of
 from ..sources.reference import load_references
 from ..stages.score import predict
-from ..stages.validate import BROKEN_FILE, ROW, check_rows
+from ..stages.validate import BROKEN_FILE, check_rows
 
 
 def score_file(source: Path, target: Path) -> str:

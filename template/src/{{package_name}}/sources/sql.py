@@ -14,7 +14,7 @@ from upath import UPath
 
 from ..core import storage
 from ..core.cadence import SNAPSHOT, Partition
-from ..core.errors import DomainError, MissingPartitions, SettingsError
+from ..core.errors import MissingPartitions, SettingsError
 from ..core.paths import project_root
 from ..core.redact import redact_error
 from ..core.settings import Settings
@@ -41,12 +41,7 @@ class Sql:
         self._query = settings.data.query.strip().rstrip(";")
         if not self._query:
             raise SettingsError('kind = "sql" in [data] needs a query')
-        self._time = load_schema().time
-        if self._cadence.unit != "none" and self._time is None:
-            raise DomainError(
-                "domain/schema.py has no TIME, the column that says which partition a row is of: "
-                'name it there, or set cadence = "none" in [data]'
-            )
+        self._time = load_schema().time_for(self._cadence)
 
     def list_partitions(self) -> list[Partition]:
         """Return the partitions that have rows and have ended, oldest first.

@@ -10,7 +10,7 @@ from upath import UPath
 
 from ..core import storage
 from ..core.cadence import SNAPSHOT, Partition
-from ..core.errors import DataRejected, DomainError, MissingPartitions, StillArriving
+from ..core.errors import DataRejected, MissingPartitions, StillArriving
 from ..core.settings import SUFFIXES, Settings
 from ..interface import load_schema
 from .arrival import MOST_LOOKS, growing
@@ -29,12 +29,7 @@ class Table:
 
     def __init__(self, settings: Settings) -> None:
         self._data, self._cadence = settings.data, settings.data.cadence
-        self._time = load_schema().time
-        if self._cadence.unit != "none" and self._time is None:
-            raise DomainError(
-                "domain/schema.py has no TIME, the column that says which partition a row is of: "
-                'name it there, or set cadence = "none" in [data]'
-            )
+        self._time = load_schema().time_for(self._cadence)
 
     def list_partitions(self) -> list[Partition]:
         """Return the partitions that are complete, oldest first."""

@@ -21,7 +21,7 @@ from ..core.records import ValidationReport, validation_report_path
 from ..core.refs import DatasetRef, PartitionFile, Run
 from ..core.settings import Validation, load_settings
 from ..core.stage import stage
-from ..interface import load_schema
+from ..interface import ROW, load_schema
 from ..ml.drift import psi
 from ..sources.conform import conform
 from ..sources.read import broken_file, read_file, violation_of
@@ -30,7 +30,6 @@ from .ingest import least_share
 
 log = get_logger(__name__)
 
-ROW = "__row__"
 BROKEN_FILE = broken_file()
 # A median of fewer partitions says little.
 FEWEST_BEFORE = 3

@@ -301,10 +301,14 @@ def _typed(frame: pl.LazyFrame, ignore: Sequence[str], notes: list[str]) -> pl.L
                 f"column '{name}' holds {dtype}, of which no feature can be made: flatten it, or "
                 f"leave it out with --ignore {name!r}"
             )
-        if not name or is_unusable(name) or dtype in (pl.Null, pl.Time, pl.Duration):
+        why = ""
+        if not name:
+            why = "has no name"
+        elif is_unusable(name):
+            why = "has a name that stands for others"
+        elif dtype in (pl.Null, pl.Time, pl.Duration):
             why = f"holds {dtype} only"
-            if not name or is_unusable(name):
-                why = "has a name that stands for others" if name else "has no name"
+        if why:
             notes.append(f"column '{name}' {why} and is left out")
             continue
         if "_duplicated_" in name:
