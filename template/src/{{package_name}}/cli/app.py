@@ -26,7 +26,6 @@ from ..core.redact import presentable
 from ..core.refs import Pipeline
 from ..core.settings import Logging, load_settings
 from . import champions, stack
-from .prune import prune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +37,6 @@ alert_app = typer.Typer(no_args_is_help=True, help="Alerts to the team's channel
 app.add_typer(alert_app, name="alert")
 app.add_typer(champions.app, name="champion")
 app.add_typer(stack.app, name="stack")
-app.command()(prune)
 # A team that has onboarded its table may delete that folder.
 if "onboard" in optional.folders("cli"):
     app.command()(optional.load("cli.onboard.command").onboard)
@@ -184,6 +182,29 @@ def rollback() -> None:
     now, before = put_back()
     out.print(f"version {now} is champion again; version {before} is kept as previous")
     champions.tell_monitoring()
+
+
+@app.command()
+def prune(
+    keep_days: Annotated[
+        int | None, typer.Option(min=0, help="What is younger stays. [default: as in the settings]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Remove runs, their artefacts and their MLflow runs that are old and that nothing needs.
+
+    Predictions stay, and all that a registered version, a run that goes on, a younger one, or each
+    pipeline's last that succeeded leads to.
+
+    Examples:
+        prune --dry-run
+
+        prune --keep-days 30
+    """
+    from .prune import prune as remove_old
+
+    remove_old(keep_days, dry_run, as_json)
 
 
 @app.command()

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from pydantic import ValidationError
 from rich.console import Console
 from upath import UPath
@@ -55,22 +54,16 @@ class Thing:
     files: list[str] = field(default_factory=list)
 
 
-def prune(
-    keep_days: Annotated[
-        int | None, typer.Option(min=0, help="What is younger stays. [default: as in the settings]")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Remove runs, their artefacts and their MLflow runs that are old and that nothing needs.
+def prune(keep_days: int | None = None, dry_run: bool = False, as_json: bool = False) -> None:
+    """Remove what is old and nothing needs, and show it.
 
-    Predictions stay, and all that a registered version, a run that goes on, a younger one, or each
-    pipeline's last that succeeded leads to.
+    Args:
+        keep_days: What is younger stays; None: as in the settings.
+        dry_run: Only show what would go.
+        as_json: Print one JSON object.
 
-    Examples:
-        prune --dry-run
-
-        prune --keep-days 30
+    Raises:
+        StoreError: MLflow knows none of the runs that are stored, or cannot remove its own.
     """
     days = load_settings().storage.keep_days if keep_days is None else keep_days
     before = datetime.now(UTC) - timedelta(days=days)
