@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,8 +10,11 @@ import pytest
 import sandbox
 from flight_delays.core import storage
 from flight_delays.core.errors import DataRejected, MissingPartitions
+from flight_delays.core.refs import Run
 from flight_delays.core.settings import load_settings
 from flight_delays.sources import open_source
+from flight_delays.stages.ingest import ingest
+from flight_delays.stages.validate import validate
 
 
 def rows_of(partition: str) -> pl.DataFrame:
@@ -20,6 +23,10 @@ def rows_of(partition: str) -> pl.DataFrame:
     path = source.snapshot(partition, storage.artifact_path("raw"))
     assert source.snapshot(partition, storage.artifact_path("raw")) == path
     return storage.read_parquet(str(path))
+
+
+def run_of_the_last_day() -> Run:
+    return Run(pipeline="inference", partition=sandbox.day(0), key="k", tracking_run_id="known")
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
@@ -60,6 +67,69 @@ def test_what_has_not_ended_yet_is_no_partition(project: Path, tmp_path: Path) -
     variables = {"DATA__KIND": "table", "DATA__SOURCE": str(tmp_path / "table.parquet")}
     with sandbox.enter(project, variables):
         assert open_source(load_settings()).list_partitions() == [f"{day}" for day in days[:2]]
+
+
+def test_a_date_to_come_makes_no_partition_and_completes_none(
+    project: Path, tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=1), today, date(2205, 1, 1), date(2206, 1, 1)]
+    pl.DataFrame({"date": days}).write_parquet(tmp_path / "table.parquet")
+    variables = {"DATA__KIND": "table", "DATA__SOURCE": str(tmp_path / "table.parquet")}
+    with sandbox.enter(project, variables):
+        assert open_source(load_settings()).list_partitions() == [f"{days[0]}"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_row_without_a_time_goes_with_the_row_before_and_into_quarantine(
+    project: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"table.{suffix}"
+    days = [sandbox.sample(sandbox.day(back)) for back in (-1, 0)]
+    # A file may begin with one, and a day may end with two.
+    bad = {0, days[0].height - 1, days[0].height + 7, days[0].height + 8}
+    time = pl.when(pl.int_range(pl.len()).is_in(list(bad)))
+    rows = pl.concat(days)
+    if suffix == "csv":
+        rows.with_columns(time.then(pl.lit("n/a")).otherwise("date").alias("date")).write_csv(path)
+    else:
+        # More than one group of rows, from which a reader could skip.
+        rows = rows.with_columns(time.then(None).otherwise("date").alias("date"))
+        rows.write_parquet(path, row_group_size=50)
+    variables = {"DATA__KIND": "table", "DATA__SOURCE": str(path), "DATA__CADENCE": "day"}
+    with sandbox.enter(project, variables):
+        assert [rows_of(sandbox.day(back)).height for back in (-1, 0)] == [
+            day.height for day in days
+        ]
+        run = run_of_the_last_day()
+        raw = ingest(run)
+        valid = validate(run, raw)
+        assert (raw.rows, valid.rows) == (rows.height, rows.height - len(bad))
+        assert valid.metrics["rows_quarantined"] == len(bad)
+
+
+def test_a_file_of_a_folder_that_lacks_a_column_is_rejected_with_what_to_do(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    sandbox.sample(sandbox.day(-1)).write_parquet(folder / "0.parquet")
+    sandbox.sample(sandbox.day(0)).drop("distance").write_parquet(folder / "1.parquet")
+    variables = {"DATA__KIND": "table", "DATA__SOURCE": str(folder), "DATA__CADENCE": "day"}
+    said = r"distance has no value in any of \d+ rows: do the files lack the column\?"
+    with sandbox.enter(project, variables), pytest.raises(DataRejected, match=said):
+        run = run_of_the_last_day()
+        validate(run, ingest(run))
+
+
+def test_a_table_in_which_no_time_can_be_read_says_so(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("date,carrier\n13/27/2026,AA\n13/28/2026,AA\n")
+    with (
+        sandbox.enter(project, {"DATA__KIND": "table", "DATA__SOURCE": str(path)}),
+        pytest.raises(DataRejected, match="no row has a time in 'date' that can be read"),
+    ):
+        open_source(load_settings()).list_partitions()
 
 
 def test_a_table_without_a_cadence_is_taken_whole(project: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from upath import UPath
 from ..core import storage
 from ..core.cadence import SNAPSHOT, Partition
 from ..core.errors import DataRejected, MissingPartitions, StillArriving
+from ..core.outcomes import Violation
 from ..core.settings import SUFFIXES, Settings
 from ..interface import load_schema
 from .arrival import MOST_LOOKS, growing
@@ -24,7 +25,8 @@ _BROKEN = (*broken_file(), OSError)
 class Table:
     """A table that grows; its rows say in the contract's TIME column which partition they are of.
 
-    A partition is complete when it has ended, or a newer one has rows.
+    A partition is complete when it has ended. A row without a readable time goes with the row
+    before it, so that validation counts it, names it and puts it into quarantine.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,14 +44,17 @@ class Table:
             rows = self._scan(files)
             clock = self._clock(rows)
             names = rows.select(self._cadence.names(clock.dt.truncate("1h")).alias("name").unique())
-            found: list[Partition] = names.drop_nulls().sort("name").collect()["name"].to_list()
+            found: list[Partition | None] = names.sort("name").collect()["name"].to_list()
         except _BROKEN as error:
             if self.is_arriving(SNAPSHOT):
                 return []
             raise DataRejected(self._data.address, [violation_of(error)]) from None
-        if found and self._cadence.end(found[-1]) > datetime.now(UTC):
-            found.pop()
-        return found
+        if found == [None]:
+            detail = f"no row has a time in '{self._time}' that can be read, like 2026-11-27"
+            unreadable = Violation(check="no_time", detail=detail, column=self._time)
+            raise DataRejected(self._data.address, [unreadable])
+        now = datetime.now(UTC)
+        return [name for name in found if name and self._cadence.end(name) <= now]
 
     def is_arriving(self, partition: Partition) -> bool:
         """Return whether a file of the table is still being written."""
@@ -65,7 +70,10 @@ class Table:
         try:
             rows = self._scan(files)
             if self._cadence.unit != "none":
-                rows = rows.filter(self._cadence.holds(self._clock(rows), partition))
+                clock = self._clock(rows)
+                if rows.select(clock.has_nulls()).collect().item():
+                    clock = clock.forward_fill().backward_fill()
+                rows = rows.filter(self._cadence.holds(clock, partition))
             limit_rows(rows.select(pl.len()).collect().item())
             frame = limit_frame(rows.collect())
         except _BROKEN as error:

@@ -277,6 +277,7 @@ def check_rows(
             return pl.DataFrame(), findings
     if failures:
         valid, findings.invalid, findings.failed_checks = _quarantine(frame, typed, failures)
+    findings.violations += _without_a_value(frame)
     findings.violations += _broken_limits(valid, findings, limits, partition)
     findings.violations += _too_many_nulls(valid, limits, needs_label=needs_label)
     return valid, findings
@@ -343,6 +344,17 @@ def _quarantine(
     valid = typed.with_row_index(ROW).join(reasons, on=ROW, how="anti", maintain_order="left")
     columns = list(load_schema().contract.columns)
     return valid.select(columns), invalid.drop(ROW), dict(counts.iter_rows())
+
+
+def _without_a_value(frame: pl.DataFrame) -> Iterator[Violation]:
+    """Yield the columns that must have values and have none, as where a file lacks them."""
+    for name, column in load_schema().contract.columns.items():
+        if not column.nullable and name in frame and 0 < frame.height == frame[name].null_count():
+            detail = (
+                f"{name} has no value in any of {frame.height} rows: do the files lack the "
+                "column? Add it there, or make it nullable in domain/schema.py"
+            )
+            yield Violation(check="no_value", detail=detail, column=name, rows=frame.height)
 
 
 def _broken_limits(
