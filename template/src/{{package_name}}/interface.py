@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -215,6 +216,15 @@ class Features(_File):
         return value
 
     @model_validator(mode="after")
+    def _stable_ones_are_features(self) -> Features:
+        if other := [name for name in self.stable if name not in self.names]:
+            raise ValueError(
+                f"STABLE_FEATURES names '{other[0]}', which FEATURES does not: drift is measured "
+                "of features"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _who_looks_back_takes_a_context(self) -> Features:
         if self.lookback and not self._takes_context:
             raise ValueError(f"LOOKBACK is {self.lookback}: define features(rows, context)")
@@ -238,7 +248,8 @@ class Features(_File):
         if self.lookback and context is None:
             raise DomainError(self.looks_back)
         given = (rows, context or Context.of(rows))
-        made: pl.DataFrame = self.compute(*given if self._takes_context else given[:1])
+        with _its_columns("features"):
+            made: pl.DataFrame = self.compute(*given if self._takes_context else given[:1])
         if missing := [name for name in self.names if name not in made.columns]:
             raise DomainError(
                 f"{_path('features')}: features() returned no column '{missing[0]}', which "
@@ -281,6 +292,11 @@ class Problem(_File):
     threshold: Callable[..., float] | None = Field(
         None, alias="THRESHOLD", description="a rule of ml/metrics/thresholds.py, for two classes"
     )
+
+    def with_target(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with the column `target`; raises DomainError where it is made of no column."""
+        with _its_columns("problem"):
+            return rows.with_columns(self.target().alias("target"))
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -377,6 +393,19 @@ def load_rows() -> Rows:
     return _read("source", Rows)
 
 
+def try_domain() -> None:
+    """Make features and target of no rows, which names what they ask for and is not there.
+
+    Raises:
+        DomainError: A column is asked for that the contract does not have, or FEATURES names one
+            that is not made.
+    """
+    import polars as pl
+
+    rows = pl.DataFrame(schema=load_schema().types)
+    load_problem().with_target(load_features().of(rows, Context.of(rows)))
+
+
 def domain_package() -> ModuleType:
     """Return the package that the team's code is in."""
     return sys.modules[f"{optional.load('domain.problem').__package__}"]
@@ -426,6 +455,21 @@ def _read(name: str, kind: type[T], *, optional_file: bool = False) -> T:
             reason = "is missing" if detail["type"] == "missing" else detail["msg"]
             lines.append(f"  {attribute}{wanted}: {reason}".rstrip())
         raise DomainError("\n".join([f"{_path(name)} is not complete:", *lines])) from None
+
+
+@contextmanager
+def _its_columns(name: str) -> Iterator[None]:
+    """Name the file in which a column is asked for that is not there."""
+    from polars.exceptions import ColumnNotFoundError
+
+    try:
+        yield
+    except ColumnNotFoundError as error:
+        function = {"features": "features", "problem": "target"}[name]
+        raise DomainError(
+            f"{_path(name)}: {function}() asks for a column that neither the rows have nor it "
+            f"makes: {f'{error}'.splitlines()[0]}"
+        ) from error
 
 
 def _path(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from flight_delays import interface
 from flight_delays.alerts import delivery
 from flight_delays.cli import doctor
 from flight_delays.core import tracking
@@ -62,6 +63,20 @@ def test_it_says_when_the_tests_of_the_domain_are_not_those_of_this_table(projec
 
     (tests / "test_schema.py").write_text('BAD = [("distance", -1)]')
     assert not ask("domain tests").fix
+
+
+def test_a_feature_that_is_not_made_is_named_before_a_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not ask("domain").fix
+    features = interface.load_features()
+    changed = features.model_copy(update={"names": (*features.names, "gone")})
+    monkeypatch.setattr("flight_delays.interface.load_features", lambda: changed)
+
+    left = ask("domain")
+
+    assert "features() returned no column 'gone', which FEATURES names" in left.detail
+    assert left.fix == "correct what is named"
 
 
 def test_the_champion_loads_and_predicts(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from .. import alerts
 from ..core import optional, registry, shared_state, storage, tracking
 from ..core.attempt import attempt
 from ..core.checks import Advice, Check, Probe, port_probe
-from ..core.errors import UpdateError
+from ..core.errors import DomainError, UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.settings import load_settings
-from ..interface import check_domain, load_features, load_problem, load_schema
+from ..interface import check_domain, load_features, load_problem, load_schema, try_domain
 from ..sources import require_partitions
 from .update import find_versions
 
@@ -109,6 +109,14 @@ def _settings() -> str:
 
 def _domain() -> str:
     check_domain()
+    try:
+        try_domain()
+    except DomainError as error:
+        # No failure: a pivot, say, makes columns of values, and here are none.
+        raise Advice(f"tried on no rows, {error}") from None
+    except Exception:
+        # Code that needs a row is shown to be right or wrong by a run.
+        pass
     return f"{len(load_features().names)} features, {len(load_problem().candidates)} candidates"
 
 

@@ -111,7 +111,7 @@ def _refuse_too_few(
 def _featurize_partition(
     run: Run, file: PartitionFile, name: str, rows: pl.DataFrame, context: Context
 ) -> PartitionFile:
-    frame = load_features().of(rows, context).with_columns(load_problem().target().alias("target"))
+    frame = load_problem().with_target(load_features().of(rows, context))
     kind = "features-unlabelled"
     if run.pipeline == "training":
         kind, frame = "features", frame.filter(pl.col("target").is_not_null())
