@@ -294,7 +294,7 @@ class Problem(_File):
     )
 
     def with_target(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows with the column `target`; raises DomainError where it is made of no column."""
+        """Return rows with the column `target`; raises DomainError where a column is missing."""
         with _its_columns("problem"):
             return rows.with_columns(self.target().alias("target"))
 

@@ -23,8 +23,9 @@ import sandbox
 from flight_delays import pipeline
 from flight_delays.cli import app as cli
 from flight_delays.cli.onboard.command import _train
-from flight_delays.cli.onboard.infer import Asked, Plan, infer
+from flight_delays.cli.onboard.infer import infer
 from flight_delays.cli.onboard.look import Table, look
+from flight_delays.cli.onboard.plan import Asked, Plan
 from flight_delays.cli.onboard.write import sample_frames, set_values, write
 from flight_delays.core import registry, tracking
 from flight_delays.core.context import Context
@@ -285,6 +286,81 @@ def test_a_key_that_only_the_time_makes_unique_is_joined_by_it(save: Save) -> No
         proposed(frame, save, key=("plan",))
 
 
+def test_a_few_texts_that_are_no_time_leave_a_column_one(
+    fresh: Path, save: Save, tmp_path: Path
+) -> None:
+    days = pl.when(pl.int_range(600).is_in([3, 400])).then(pl.lit("soon"))
+    rows = customers().with_columns(days.otherwise(pl.col("day").cast(pl.String)).alias("day"))
+    rows.write_csv(tmp_path / "table.csv")
+    table = look(f"{tmp_path / 'table.csv'}")
+    plan = infer(table, Asked("left"))
+
+    assert "taken as a time, but for 'soon'" in "; ".join(table.notes)
+    assert (plan.time, plan.cadence.unit) == ("day", "day")
+    assert plan.reasons["time"].endswith(
+        "2 rows have none that can be read and are left out of the sample"
+    )
+    # What is written agrees with itself.
+    assert onboard(f"{tmp_path / 'table.csv'}", "--target", "left").exit_code == 0
+    sample = pl.read_parquet(fresh / "data/sample/rows.parquet")
+    assert (sample.height, sample["day"].null_count()) == (598, 0)
+    day = (fresh / DOMAIN / "schema.py").read_text().partition('"day": pa.Column(')[2]
+    assert "nullable" not in day.partition("),")[0]
+
+
+def test_a_time_that_many_rows_lack_is_refused_and_not_proposed(save: Save) -> None:
+    lacks = pl.when(pl.int_range(600) % 10 > 0).then("day").alias("day")
+    assert proposed(customers().with_columns(lacks), save).time is None
+    with pytest.raises(BadInput, match="--time day: 60 of 600 rows have none that can be read"):
+        proposed(customers().with_columns(lacks), save, time="day")
+
+
+def test_one_row_a_day_can_be_trained_on(save: Save) -> None:
+    rows = customers().filter(pl.int_range(600) % 30 == 0)
+    table = look(save(rows))
+    plan = infer(table, Asked("left", "day", cadence="day"))
+    limits = tomllib.loads(_files(table, plan)["config/pipeline.toml"])["validation"]
+    assert limits["min_rows"] == 1
+
+
+@pytest.mark.parametrize("kind", ["table", "files"])
+def test_features_that_move_by_themselves_ask_for_no_new_model(
+    save: Save, tmp_path: Path, kind: str
+) -> None:
+    days = 60
+    random = np.random.default_rng(7)
+    day = np.repeat(np.arange(days), 30)
+    columns = {
+        "day": [date(2026, 1, 1) + timedelta(days=int(one)) for one in day],
+        "warmth": day + random.normal(0, 1, len(day)),
+        "height": random.normal(0, 1, len(day)),
+        "plan": random.choice(["basic", "plus"], len(day)),
+        "offer": [f"of month {one // 10}" for one in day],
+        "left": random.choice(["yes", "no"], len(day)),
+    }
+    frame = pl.DataFrame(columns)
+    address = save(frame)
+    if kind == "files":
+        frame = frame.rename({"day": "due"})
+        for (one,), rows in frame.partition_by("due", as_dict=True).items():
+            rows.drop("due").write_parquet(tmp_path / f"on-{one}.parquet")
+        address = f"{tmp_path}/on-{{partition}}.parquet"
+    table = look(address)
+    plan = infer(table, Asked("left"))
+
+    assert plan.steady == ("height", "plan")
+    assert plan.reasons["steady"].startswith("drift in 12 past windows was counted; ")
+    assert "warmth (12)" in plan.reasons["steady"]
+    features = "".join(_files(table, plan)[f"{DOMAIN}/features.py"].split())
+    assert 'STABLE_FEATURES=("height","plan",)' in features
+
+
+def test_of_a_short_past_no_feature_is_said_to_move(save: Save) -> None:
+    plan = proposed(customers(), save)
+    assert {"age", "income", "plan"} <= set(plan.steady)
+    assert "past windows are too few" in plan.reasons["steady"]
+
+
 # What cannot be handled
 
 
@@ -302,7 +378,11 @@ def test_a_key_that_only_the_time_makes_unique_is_joined_by_it(save: Save) -> No
         (lambda rows: rows.with_columns(left=pl.lit("no")), {}, ["only 'no'", "another column"]),
         (lambda rows: rows.with_columns(left=pl.lit(None)), {}, ["no column 'left'"]),
         (lambda rows: rows.head(60), {"cadence": "day"}, ["'day' has 2 day(s)", "--cadence none"]),
-        (lambda rows: rows, {"time": "plan"}, ["--time plan", "String", "2026-11-27"]),
+        (
+            lambda rows: rows,
+            {"time": "plan"},
+            ["--time plan: it holds text", "no date or time is '", "2026-11-27"],
+        ),
         (lambda rows: rows, {"target": "day"}, ["is a time"]),
         (lambda rows: rows, {"target": "note"}, ["600 different values", "group them"]),
         (lambda rows: rows, {"problem": "regression"}, ["is String, not a number"]),
@@ -586,6 +666,7 @@ def test_a_fresh_project_is_onboarded_and_its_old_files_are_kept(fresh: Path, sa
     assert done.exit_code == 0, done.output
     assert "left: classification" in done.stdout
     assert "uv run poe test" in done.stdout
+    assert "New rows go into data/sample, in its file or in another beside it, or" in done.stdout
     after = contents(fresh)
     assert b'LABEL = "left"' in after[f"{DOMAIN}/schema.py"]
     assert {path for path in after if path.startswith("data/")} == {
@@ -660,6 +741,23 @@ def test_a_contract_of_the_teams_own_is_not_replaced(fresh: Path, save: Save) ->
     assert schema.read_text().startswith('"""Ours."""')
 
 
+def test_the_closing_lines_name_the_next_file(fresh: Path, tmp_path: Path) -> None:
+    for day, rows in customers().group_by("day"):
+        rows.write_csv(tmp_path / f"export-{day[0]}.csv")
+    done = onboard(f"{tmp_path}/export-{{partition}}.csv", "--target", "left")
+    assert "into data/sample, one file for each day: next 2026-01-21.parquet" in done.stdout
+
+
+def test_a_file_of_a_database_is_found_from_anywhere(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customers().write_database("orders", f"sqlite:///{tmp_path / 'shop.db'}", engine="sqlalchemy")
+    monkeypatch.chdir(tmp_path)
+    assert onboard("sqlite:///shop.db", "--table", "orders", "--target", "left").exit_code == 0
+    source = tomllib.loads((fresh / "config/pipeline.toml").read_text())["data"]["source"]
+    assert source == f"sqlite:///{tmp_path / 'shop.db'}"
+
+
 def test_what_git_knows_to_be_changed_is_not_replaced(fresh: Path, save: Save) -> None:
     git = ["git", "-C", f"{fresh}", "-c", "user.name=a", "-c", "user.email=a@example.com"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "Generate"]):
@@ -691,7 +789,10 @@ def test_a_record_of_digests_is_kept(fresh: Path, save: Save) -> None:
 
 @pytest.mark.parametrize("outcome", ["another", "the same", "none"])
 def test_a_champion_of_another_table_is_taken_back_unless_it_is_champion_again(
-    tracked: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+    tracked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: str,
 ) -> None:
     """A service that runs would go on with one that has only lost its title."""
     client, name = tracking.client(), registry.model_name()
@@ -710,6 +811,9 @@ def test_a_champion_of_another_table_is_taken_back_unless_it_is_champion_again(
     monkeypatch.setattr(pipeline, "execute", execute)
     with nullcontext() if outcome != "none" else pytest.raises(BadInput):
         _train()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Version 1, champion until now, loses the title" in said
+    assert "champion promote 1 --force` makes it champion again" in said
     champion = {"another": 2, "the same": 1, "none": None}[outcome]
     assert registry.versions()[0] == champion
     assert registry.is_withdrawn(1) is (champion != 1)

@@ -94,13 +94,18 @@ AGAIN = """
 import json
 from flight_delays import alerts, pipeline
 from flight_delays.core import storage
+from flight_delays.core.logs import console
 from flight_delays.core.records import read_records
+from flight_delays.reporting.terminal import result_table
 told = []
 alerts.send = told.append
 run = pipeline.execute("training")
 results = {record.stage: record.result for record in read_records(run.key)}
 page = storage.path_of(results["report"]["uri"]).read_text()
 found = {"promote": results["promote"], "told": [event.kind for event in told], "page": page}
+with console().capture() as shown:
+    console().print(result_table(run.key))
+found["terminal"] = shown.get()
 print(json.dumps(found | {"summary": told[-1].summary if told else ""}))
 """
 
@@ -174,6 +179,23 @@ def test_three_classes_in_words_have_a_champion_predictions_and_answers(do: Do) 
     schema = found["openapi"]["components"]["schemas"]["Prediction"]
     assert "string" in [kind["type"] for kind in schema["properties"]["prediction"]["anyOf"]]
     assert schema["patternProperties"] == {"^probability_": {"type": "number"}}
+
+
+def test_classes_that_are_rare_or_were_not_learned_are_named_with_their_rows(do: Do) -> None:
+    # Of the newest day only, which is held out.
+    new = PROBLEM.replace(
+        'return pl.col("grape")',
+        'return pl.when(pl.col("bottle") % 30 == 5).then(pl.lit("[new]"))'
+        '.otherwise(pl.when(pl.col("bottle") < 12).then(pl.lit("few")).otherwise(pl.col("grape")))',
+    )
+    found = do(AGAIN, new)
+
+    unknown, few = found["promote"]["verdict"]["notes"]
+    assert (unknown["kind"], unknown["classes"]) == ("classes_not_learned", {"[new]": 6})
+    assert few["kind"] == "few_rows_of_classes"
+    assert few["classes"]["few"] < 10
+    assert "not learned, and never predicted, since no row to learn from is of it" in found["page"]
+    assert found["terminal"].count("[new]") == 1
 
 
 def test_a_team_has_its_own_metric_threshold_and_way_to_fit(do: Do) -> None:

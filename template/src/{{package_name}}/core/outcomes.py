@@ -184,6 +184,7 @@ class Note(Outcome):
 
     Attributes:
         version: Which version of the model it is about.
+        classes: How many held-out rows each of the classes has that it is about.
         until: The newest partition that the champion learned from.
         at: When a person took the version back.
     """
@@ -195,10 +196,13 @@ class Note(Outcome):
         "champion_moved",
         "champion_not_comparable",
         "champion_saw_holdout",
+        "classes_not_learned",
+        "few_rows_of_classes",
         "wider_window_available",
         "withdrawn",
     ]
     version: int | None = None
+    classes: dict[Line, int] = {}
     until: str | None = None
     at: str | None = None
     gate: GateResult | None = None
@@ -209,6 +213,8 @@ class Note(Outcome):
     @property
     def sentence(self) -> str:
         """Return the note in a sentence."""
+        shown = [f"'{name}' ({rows:,})" for name, rows in list(self.classes.items())[:10]]
+        counted = f"{', '.join(shown)}{' …' * (len(self.classes) > 10)}"
         return {
             "already_champion": "this very model already is the champion",
             "champion_breaks_gate": (
@@ -225,6 +231,13 @@ class Note(Outcome):
             "champion_not_comparable": (
                 f"version {self.version}, the champion, is not comparable, so the absolute gates "
                 f"decide: {self.misfit}"
+            ),
+            "classes_not_learned": (
+                f"not learned, and never predicted, since no row to learn from is of it: {counted} "
+                "(its held-out rows); a wider window may have some"
+            ),
+            "few_rows_of_classes": (
+                f"few held-out rows are of {counted}: what is measured says little of them"
             ),
             "wider_window_available": (
                 "a wider window of partitions is there: train once more with it"

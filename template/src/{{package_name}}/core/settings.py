@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from datetime import date, datetime, time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -533,7 +534,28 @@ def _line(detail: ErrorDetails) -> str:
     if not detail["loc"]:
         # Of settings that contradict each other; it names them.
         return detail["msg"]
+    if detail["type"] == "extra_forbidden":
+        return _unknown(detail["loc"])
     return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {_shown(detail)})"
+
+
+def _unknown(location: tuple[int | str, ...]) -> str:
+    """Say what a setting that does not exist may have been meant to be."""
+    *sections, name = map(str, location)
+    model: type[BaseModel] = Settings
+    for section in sections:
+        kind = model.model_fields[section].annotation if section in model.model_fields else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return f"{'.'.join([*sections, name])}: there is no such setting"
+        model = kind
+    names = sorted(field.alias or known for known, field in model.model_fields.items())
+    close = get_close_matches(name, names, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    where = f"[{'.'.join(sections)}] has" if sections else "the sections are"
+    return (
+        f"{'.'.join([*sections, name])}: there is no such setting; {meant}{where} "
+        f"{', '.join(names)}"
+    )
 
 
 def _shown(detail: ErrorDetails) -> str:

@@ -69,14 +69,14 @@ def result_table(run_key: str) -> Table:
     if promotion := results.promote:
         done = "[green]promoted[/]" if promotion.promoted else "not promoted"
         table.add_row("champion", f"{done}: {promotion.sentence}")
-        table.add_row("because", "\n".join(map(str, promotion.verdict.reasons)))
+        table.add_row("because", escape("\n".join(map(str, promotion.verdict.reasons))))
     if scores := results.score:
         table.add_row("scored", f"{scores.rows} rows by version {scores.model_version}")
         table.add_row("predictions", f"{storage.path_of(scores.uri)}")
     if monitoring := results.monitor:
         table.add_row("drifted", ", ".join(monitoring.drift.drifted) or "none")
         table.add_row("live", _in_line(monitoring.live_metrics) or "nothing yet")
-        why = "\n".join(map(str, monitoring.reasons))
+        why = escape("\n".join(map(str, monitoring.reasons)))
         table.add_row("retrain", f"[yellow]yes[/]: {why}" if monitoring.retrain else "no")
     for record in records:
         if record.stage not in STAGES:

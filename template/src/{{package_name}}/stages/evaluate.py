@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 IMPORTANCE_ROWS = 1_000
+# Of as many rows, the standard error of a share is 0.16 at most: sqrt(0.25 / 10).
+FEW_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Present:
     Attributes:
         version: None where there is no champion.
         metrics: Empty where it cannot be measured.
+        classes: Those that it tells apart; none of numbers, or where it cannot be measured.
         misfit: Why it cannot.
     """
 
     version: ModelVersion | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    classes: frozenset[str] = frozenset()
     misfit: Misfit | None = None
 
     @property
@@ -81,6 +85,8 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
         verdict=Verdict(decision="keep"),
     )
     verdict = _decide(run, evaluation, features, present)
+    notes = (*verdict.notes, *_notes_on_classes(predicted, present))
+    verdict = verdict.model_copy(update={"notes": notes})
     evaluation = evaluation.model_copy(update={"verdict": verdict})
     _say(evaluation.verdict)
     measured = {f"holdout_{key}": value for key, value in metrics.items()}
@@ -108,7 +114,9 @@ def evaluate_again(run: Run, evaluation: EvaluationRef) -> EvaluationRef:
     # It is too late for a wider window.
     decision: Decision = "promote" if verdict.decision == "promote" else "keep"
     moved = Note(kind="champion_moved", version=present.number)
-    verdict = Verdict(decision=decision, gates=verdict.gates, notes=(moved, *verdict.notes))
+    of_classes = tuple(note for note in evaluation.verdict.notes if note.classes)
+    notes = (moved, *verdict.notes, *of_classes)
+    verdict = Verdict(decision=decision, gates=verdict.gates, notes=notes)
     _say(verdict)
     update = {
         "champion_version": present.number,
@@ -170,7 +178,8 @@ def _measure_champion(features: FeaturesRef) -> Present:
             detail = f"{', '.join(sorted(known))}, none of which came true"
             raise ChampionUnusable(model.version, Misfit(kind="other_target", detail=detail))
         with model.blamed():
-            return Present(version, _score(holdout.select("target", *predicted)))
+            metrics = _score(holdout.select("target", *predicted))
+        return Present(version, metrics, frozenset(known))
     except ChampionUnusable as error:
         return Present(version, misfit=error.misfit)
 
@@ -245,6 +254,24 @@ def _notes_on(present: Present, features: FeaturesRef, settings: Settings) -> tu
     elif settings.split in ("group", "time_and_group"):
         notes += (Note(kind="champion_may_know_groups", version=version),)
     return notes
+
+
+def _notes_on_classes(predicted: pl.DataFrame, present: Present) -> tuple[Note, ...]:
+    """Return which classes the challenger has not learned, or is hardly measured on."""
+    learned = classes_of(predicted)
+    if not learned:
+        return ()
+    counts = predicted["target"].cast(pl.String).value_counts()
+    held = dict.fromkeys(learned | present.classes, 0) | dict(counts.iter_rows())
+    rows = dict(sorted(held.items(), key=lambda one: (one[1], one[0])))
+    unknown = {name: count for name, count in rows.items() if name not in learned}
+    few = {name: count for name, count in rows.items() if name in learned and count < FEW_ROWS}
+    notes = {"classes_not_learned": unknown, "few_rows_of_classes": few}
+    return tuple(
+        Note.model_validate({"kind": kind, "classes": found})
+        for kind, found in notes.items()
+        if found
+    )
 
 
 def _say(verdict: Verdict) -> None:

@@ -17,8 +17,8 @@ from ...core.errors import BadInput
 from ...core.paths import project_root
 
 if TYPE_CHECKING:
-    from .infer import Plan
     from .look import Table
+    from .plan import Plan
 
 out = Console()
 
@@ -77,8 +77,9 @@ def onboard(
 
         onboard postgresql+psycopg://host/shop --table orders --target returned --time ordered_at
     """
-    from .infer import Asked, infer
+    from .infer import infer
     from .look import look
+    from .plan import Asked
     from .write import write
 
     with Console(stderr=True).status("looking at the table…"):
@@ -100,7 +101,7 @@ def onboard(
     _put(measured, plan, files, mask or [], force=force)
     if train:
         _train()
-    _say_what_next()
+    _say_what_next(plan)
 
 
 def _masked(names: Names, plan: Plan, table: Table) -> Names:
@@ -127,6 +128,8 @@ def _proposal(table: Table, plan: Plan) -> Shown:
         shown.add_row(role, escape(proposed), escape(plan.reasons.get(reason, "")))
     features = [*plan.numeric, *plan.categorical, *(part.name for part in plan.parts), *plan.lags]
     shown.add_row("features", escape(", ".join(features)), f"{len(features)}")
+    if plan.windows.newest:
+        shown.add_row("steady", f"{len(plan.steady)}", escape(plan.reasons.get("steady", "")))
     for name, why in {**plan.left_out, **plan.suspicious}.items():
         used = "left out" if name in plan.left_out else "look at it"
         shown.add_row(used, escape(name), escape(why))
@@ -139,6 +142,7 @@ def _put(table: Table, plan: Plan, files: dict[str, str], masked: Names, *, forc
     """Write all files and the sample; what was there is kept aside."""
     from dotenv import set_key, unset_key
 
+    from ...core.settings import load_settings
     from .keep import edited, remember, set_aside
     from .profile_page import render
     from .write import put_sample, sample_frames
@@ -169,6 +173,8 @@ def _put(table: Table, plan: Plan, files: dict[str, str], masked: Names, *, forc
         # A password is a secret, which the settings must not show.
         set_key(root / ".env", "PIPELINE_DATA__SOURCE", table.source.address)
     remember(root, [*files, SAMPLE])
+    # They were read before.
+    load_settings.cache_clear()
     out.print(f"Written: {', '.join(files)}, {SAMPLE}/", highlight=False)
     out.print(f"What was there: {before.relative_to(root)}/", highlight=False)
 
@@ -180,15 +186,20 @@ def _may_replace(paths: Names) -> bool:
 def _train() -> None:
     """Train, evaluate and promote on the plain runner."""
     from ...core import registry
-    from ...core.settings import load_settings
     from ...pipeline import execute
     from ...reporting.terminal import StageProgress, result_table
 
-    # They were read before this command wrote them.
-    load_settings.cache_clear()
     # A model of other columns can neither be compared nor score.
     former = registry.version_of(registry.CHAMPION)
     registry.retire()
+    if former:
+        out.print(
+            f"Version {former.version}, champion until now, loses the title: it is of what was "
+            "onboarded before. With those files back, "
+            f"`uv run {registry.model_name()} champion promote {former.version} --force` makes it "
+            "champion again",
+            highlight=False,
+        )
     try:
         with StageProgress():
             run = execute("training")
@@ -199,11 +210,30 @@ def _train() -> None:
     out.print(result_table(run.key))
 
 
-def _say_what_next() -> None:
+def _say_what_next(plan: Plan) -> None:
     out.print(
         "Read what was written, above all what is marked as seen or to be checked. Then:\n"
         "  uv run poe test                        your contract, features and candidates\n"
         "  uv run poe run --pipeline inference    score the newest partition\n"
-        "  uv run poe up                          the engine and MLflow in the browser",
+        "  uv run poe up                          the engine and MLflow in the browser\n"
+        f"{_where_new_rows_go(plan)}",
         highlight=False,
+        markup=False,
     )
+
+
+def _where_new_rows_go(plan: Plan) -> str:
+    from ...core.settings import load_settings
+
+    data = load_settings().data
+    if data.kind == "sql":
+        return "New rows are read from the database as they come."
+    said = f"New rows go into {data.source}"
+    if data.kind == "files":
+        name = data.file.replace("{partition}", plan.cadence.shift(plan.windows.newest, 1))
+        said += f", one file for each {plan.cadence.unit}: next {name}"
+    elif data.source == SAMPLE:
+        said += ", in its file or in another beside it"
+    if data.source == SAMPLE:
+        said += ", or set source in [data] of config/pipeline.toml to where they come in"
+    return f"{said}."

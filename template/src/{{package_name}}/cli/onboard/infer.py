@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 import polars as pl
@@ -14,9 +14,9 @@ from ...core.cadence import Cadence, Unit
 from ...core.errors import BadInput
 from ...core.settings import load_settings
 from ...interface import OURS
-from .look import Column, Table
-
-Problem = Literal["classification", "regression"]
+from .look import Column, Table, shown, texts_that_are_no_time
+from .plan import Asked, Part, Plan, Problem, Windows
+from .steady import find_steady
 
 # A number with more different values is measured, not a class.
 MAX_NUMBER_CLASSES = 10
@@ -29,98 +29,13 @@ LEAK = 0.98
 FEW_PARTITIONS, ENOUGH_PARTITIONS, ENOUGH_ROWS = 3, 6, 30
 # Partitions that a model learns from and is measured on, as a first draft.
 LONGEST = {"hour": 336, "day": 28, "week": 26, "month": 24}
+# Those that are watched together.
+WATCHED = {"hour": 24, "day": 7, "week": 4, "month": 3}
 
 ID_NAME = re.compile(r"(^|[_\W])(id|key|uuid|guid)([_\W]|$)|[a-z]I[dD]$", re.IGNORECASE)
 ID_NAME_CAMEL = re.compile(r"[a-z](Id|ID)$")
 # A time that says something of the row, not when it happened.
 OTHER_TIME = re.compile(r"birth|born|dob|expir|valid|until|end|due|updated", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was said on the command line; empty is for us to propose."""
-
-    target: str
-    time: str = ""
-    key: tuple[str, ...] = ()
-    group: tuple[str, ...] = ()
-    cadence: Unit | None = None
-    problem: Problem | None = None
-    lags: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How many partitions are learned from and held out, and the rows that each should have."""
-
-    window: int = 1
-    wider: int = 1
-    holdout: int = 1
-    typical_rows: int = 0
-    least_rows: int = 0
-    newest: str = ""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A feature made of a time: its weekday, say."""
-
-    name: str
-    column: str
-    part: Literal["weekday", "hour", "month"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What each column is for.
-
-    Attributes:
-        target: What is predicted.
-        classes: Of a classification, the most frequent first.
-        time: The column that partitions are cut by, if any.
-        key: The columns that identify a row, if any do.
-        group: The columns whose rows a split keeps together.
-        numeric: Features as they are.
-        categorical: Features that are encoded.
-        parts: Features of times.
-        lags: Features made of the target: how many partitions before, by name.
-        left_out: Why a column is no feature, by column.
-        suspicious: What to look at, by column.
-        reasons: Why a role was proposed, by role.
-    """
-
-    target: str
-    problem: Problem
-    classes: tuple[object, ...] = ()
-    time: str | None = None
-    cadence: Cadence = field(default_factory=lambda: Cadence("none"))
-    windows: Windows = Windows()
-    key: tuple[str, ...] = ()
-    group: tuple[str, ...] = ()
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    parts: tuple[Part, ...] = ()
-    lags: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    suspicious: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def contract(self) -> tuple[str, ...]:
-        """The columns that a partition must have."""
-        used = [*self.key, *((self.time,) if self.time else ()), *self.group]
-        used += [*self.numeric, *self.categorical, *(part.column for part in self.parts)]
-        return tuple(dict.fromkeys([*used, self.target]))
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """The columns that name what has a history of its own: the key without the time.
-
-        None where the key names rows without it: such a row never comes again.
-        """
-        if self.time not in self.key:
-            return ()
-        return tuple(name for name in self.key if name != self.time)
 
 
 def infer(table: Table, asked: Asked) -> Plan:
@@ -142,7 +57,7 @@ def infer(table: Table, asked: Asked) -> Plan:
     plan = _time(table, asked, plan)
     plan = _key(table, asked, plan)
     plan = _lags(table, asked, plan)
-    plan = _features(table, plan)
+    plan = find_steady(table, _features(table, plan))
     return _group(table, asked, plan)
 
 
@@ -176,8 +91,11 @@ def _problem(table: Table, asked: Asked) -> Plan:
         )
     classes = values.value_counts(sort=True)
     rare = classes.filter(pl.col("count") < 10)[column.name].to_list()
-    suspicious = {column.name: f"rare classes: {_some(rare)}"} if rare else {}
+    suspicious = {column.name: f"rare classes: {shown(rare)}"} if rare else {}
     names = tuple(classes[column.name].to_list())
+    seen = " of a sample" * (not table.is_small)
+    counts = [f"{name} {count:,}" for name, count in classes.head(6).iter_rows()]
+    reason += f"; rows{seen}: {', '.join(counts)}{', …' * (len(names) > 6)}"
     return Plan(column.name, problem, names, suspicious=suspicious, reasons={"problem": reason})
 
 
@@ -186,16 +104,19 @@ def _time(table: Table, asked: Asked, plan: Plan) -> Plan:
     reasons = dict(plan.reasons)
     name = None if asked.cadence == "none" else asked.time or _likely_time(table, plan, reasons)
     if name and not table.columns[name].dtype.is_temporal():
-        first = table.sample[name].drop_nulls().head(1).to_list()
         raise BadInput(
-            f"--time {name}: it holds {table.columns[name].dtype} like {_some(first)}, not a date "
-            "or a time; write it like 2026-11-27 or 2026-11-27T14:00:00Z"
+            f"--time {name}: {_no_time(table.sample[name])}; write it like 2026-11-27 or "
+            "2026-11-27T14:00:00Z"
         )
-    if name and table.columns[name].nulls:
+    if name and not _is_mostly_there(table, name):
         raise BadInput(
-            f"--time {name}: {table.columns[name].nulls:,} rows have none; drop them, or take "
-            "another column"
+            f"--time {name}: {table.columns[name].nulls:,} of {table.rows:,} rows have none that "
+            "can be read; drop them, or take another column"
         )
+    if name and (nulls := table.columns[name].nulls):
+        went = "left out of the sample" if table.is_small else "put into quarantine"
+        said = reasons.get("time", "it was named")
+        reasons["time"] = f"{said}; {nulls:,} rows have none that can be read and are {went}"
     plan = replace(plan, time=name, reasons=reasons)
     if table.source.kind == "files":
         if asked.cadence == "none":
@@ -207,21 +128,39 @@ def _time(table: Table, asked: Asked, plan: Plan) -> Plan:
     return _cadence(table, asked, plan)
 
 
+def _no_time(values: pl.Series) -> str:
+    if values.dtype != pl.String:
+        return (
+            f"it holds {values.dtype} like {shown(values.drop_nulls()[:1])}, not a date or a time"
+        )
+    wrong = texts_that_are_no_time(values)
+    return f"it holds text, and no date or time is {shown(wrong)}"
+
+
+def _is_mostly_there(table: Table, name: str) -> bool:
+    """Tell whether validation will put up with the rows that have no time."""
+    least = load_settings().validation.max_invalid_share
+    return table.columns[name].nulls <= least * table.rows
+
+
 def _likely_time(table: Table, plan: Plan, reasons: dict[str, str]) -> str | None:
     times = [
         column
         for column in table.columns.values()
-        if column.dtype.is_temporal() and not column.nulls and column.distinct > 1
+        if column.dtype.is_temporal() and column.distinct > 1
+        if _is_mostly_there(table, column.name)
         if column.name != plan.target and not OTHER_TIME.search(column.name)
     ]
     if not times:
         return None
-    newest = max(times, key=lambda column: f"{column.high}")
+    whole = [column for column in times if not column.nulls]
+    newest = max(whole or times, key=lambda column: f"{column.high}")
     others = ", ".join(column.name for column in times if column is not newest)
+    every = "almost every row" if newest.nulls else "every row"
     reasons["time"] = (
-        "the only time that every row has"
-        if not others
-        else (f"the newest of the times that every row has (others: {others})")
+        f"the newest of the times that every row has (others: {others})"
+        if others
+        else f"the only time that {every} has"
     )
     return newest.name
 
@@ -236,7 +175,7 @@ def _cadence(table: Table, asked: Asked, plan: Plan) -> Plan:
     for unit in units:
         cadence = _cut_by(unit)
         names = cadence.names(cadence.clock(pl.col(plan.time), dtype)).alias("partition")
-        counts = table.frame.select(names).group_by("partition").len()
+        counts = table.frame.select(names).drop_nulls().group_by("partition").len()
         rows = dict(sorted(counts.collect(engine="streaming").iter_rows()))
         found[unit] = _unbroken(cadence, rows)
         enough = statistics.median(found[unit].values()) >= ENOUGH_ROWS
@@ -316,6 +255,7 @@ def _windows(unit: Unit, rows: dict[str, int]) -> Windows:
         window=window,
         wider=wider,
         holdout=max(1, window // 4),
+        watched=min(wider, WATCHED[unit]),
         typical_rows=round(statistics.median(recent)),
         least_rows=min(recent),
         newest=max(rows),
@@ -536,8 +476,3 @@ def _group(table: Table, asked: Asked, plan: Plan) -> Plan:
             why = f"rows share its {column.distinct:,} values: none may be on both sides"
             return replace(plan, group=(name,), reasons=plan.reasons | {"group": why})
     return plan
-
-
-def _some(values: list[object]) -> str:
-    shown = ", ".join(f"'{value}'" for value in values[:5])
-    return f"{shown} …" if len(values) > 5 else shown

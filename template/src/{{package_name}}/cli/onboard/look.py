@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ DATABASE_ROWS = 500_000
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 # What programs write where there is no value.
 NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
-# How text may spell a time, and how a day.
+# How text may spell a time, and how a day; a few texts of a column may be none.
+MOSTLY = 0.95
 TIMES = (
     *("%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"),
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M"),
@@ -138,7 +139,7 @@ def look(address: str, table: str = "", query: str = "", ignore: Sequence[str] =
 def find(address: str, table: str = "", query: str = "") -> Source:
     """Return where the rows are; raises like `look`."""
     if table or query:
-        return Source("sql", address, query=query or f"SELECT * FROM {table}")
+        return Source("sql", _absolute(address), query=query or f"SELECT * FROM {table}")
     if "://" in address and not _suffix(address):
         raise BadInput(f"'{address}' is a database: add --table NAME or --query 'SELECT …'")
     if "{partition}" in address:
@@ -160,6 +161,26 @@ def find(address: str, table: str = "", query: str = "") -> Source:
         ends = ", ".join(SUFFIXES)
         raise BadInput(f"'{address}' ends in none of {ends} (.gz and .zst may follow): convert it")
     return Source("table", address, (address,))
+
+
+def _absolute(address: str) -> str:
+    """Return the address of a database with its file, if it is one, from the root of the disk."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except ArgumentError as error:
+        raise BadInput(
+            f"'{address}' is no address of SQLAlchemy's, like postgresql+psycopg://host/database"
+        ) from error
+    if url.get_backend_name() in ("sqlite", "duckdb") and url.database not in (
+        None,
+        "",
+        ":memory:",
+    ):
+        url = url.set(database=f"{Path(url.database or '').resolve()}")
+    return url.render_as_string(hide_password=False)
 
 
 def _suffix(name: str) -> str:
@@ -274,7 +295,7 @@ def read_file(table: Table, path: str) -> pl.DataFrame:
     """Return the rows of one of the table's files, in the table's types."""
     frame = _open(replace(table.source, paths=(path,)), {}, [], None).select(list(table.columns))
     types = {name: column.dtype for name, column in table.columns.items()}
-    return _typed(frame, (), []).collect().cast(types)  # type: ignore[arg-type]
+    return _typed(frame, (), [], types).collect().cast(types)  # type: ignore[arg-type]
 
 
 def _counts(name: str, types: pl.Schema) -> list[pl.Expr]:
@@ -286,7 +307,12 @@ def _counts(name: str, types: pl.Schema) -> list[pl.Expr]:
     return counts
 
 
-def _typed(frame: pl.LazyFrame, ignore: Sequence[str], notes: list[str]) -> pl.LazyFrame:
+def _typed(
+    frame: pl.LazyFrame,
+    ignore: Sequence[str],
+    notes: list[str],
+    wanted: Mapping[str, pl.DataType] | None = None,
+) -> pl.LazyFrame:
     """Return the columns that can be used, in the few types that a contract needs."""
     types = frame.collect_schema()
     if unknown := [name for name in ignore if name not in types]:
@@ -313,13 +339,19 @@ def _typed(frame: pl.LazyFrame, ignore: Sequence[str], notes: list[str]) -> pl.L
             continue
         if "_duplicated_" in name:
             notes.append(f"a second column of the same name is now called '{name}'")
-        kept.append(_as_contract_has_it(name, dtype, first[name], notes))
+        type_of_name = wanted[name] if wanted else None
+        kept.append(_as_contract_has_it(name, dtype, first[name], notes, type_of_name))
     return frame.select(kept)
 
 
 def _as_contract_has_it(
-    name: str, dtype: pl.DataType, first: pl.Series, notes: list[str]
+    name: str,
+    dtype: pl.DataType,
+    first: pl.Series,
+    notes: list[str],
+    wanted: pl.DataType | None,
 ) -> pl.Expr:
+    """Return a column in a type that a contract needs, which may be known: `wanted`."""
     column = pl.col(name)
     if dtype.is_integer():
         return column.cast(pl.Int64)
@@ -328,21 +360,43 @@ def _as_contract_has_it(
     if dtype in (pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     texts = first.drop_nulls() if dtype == pl.String else first.clear()
-    for form in (*TIMES, *DAYS) if len(texts) else ():
-        if _is_written(texts, form):
-            notes.append(f"column '{name}' holds text like '{texts[0]}', taken as a time")
-            zone = "UTC" if form.endswith("Z") else None
-            time = column.str.to_datetime(form, time_zone=zone)
-            return time.cast(pl.Date) if form in DAYS else time
-    return column
+    form, no_time = _form_of_times(texts)
+    most = (1 - MOSTLY) * len(texts)
+    if wanted is not None:
+        most = len(texts) if wanted.is_temporal() else -1
+    if not len(texts) or len(no_time) > most:
+        return column
+    but = f", but for {shown(no_time.unique(maintain_order=True))}" if len(no_time) else ""
+    like = next((text for text in texts if text not in no_time), "")
+    notes.append(f"column '{name}' holds text like '{like}', taken as a time{but}")
+    zone = "UTC" if form.endswith("Z") else None
+    time = column.str.to_datetime(form, time_zone=zone, strict=False)
+    return time.cast(pl.Date) if form in DAYS else time
 
 
-def _is_written(texts: pl.Series, form: str) -> bool:
-    """Tell whether all texts are times in that form."""
+def texts_that_are_no_time(texts: pl.Series) -> pl.Series:
+    """Return the different texts that are no time in the form that most of the column has."""
+    return _form_of_times(texts.drop_nulls())[1].unique(maintain_order=True)
+
+
+def _form_of_times(texts: pl.Series) -> tuple[str, pl.Series]:
+    """Return the form that most texts have, read as times, and those that have not."""
+    forms = [(form, _not_written(texts, form)) for form in (*TIMES, *DAYS)]
+    return min(forms, key=lambda one: len(one[1]))
+
+
+def _not_written(texts: pl.Series, form: str) -> pl.Series:
+    """Return the texts that are no time in that form."""
     try:
-        return not texts.str.to_datetime(form, strict=False).has_nulls()
+        return texts.filter(texts.str.to_datetime(form, strict=False).is_null())
     except pl.exceptions.PolarsError:
-        return False
+        return texts
+
+
+def shown(values: Sequence[object] | pl.Series) -> str:
+    """Return the first of some values as part of a sentence."""
+    first = ", ".join(f"'{value}'" for value in values[:5])
+    return f"{first} …" if len(values) > 5 else first
 
 
 def _refuse_mixed(column: Column, sample: pl.Series) -> None:

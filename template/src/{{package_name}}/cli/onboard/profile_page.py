@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from .infer import Plan
 from .look import Column, Table
+from .plan import Plan
 
 TEMPLATE = Path(__file__).with_name("templates") / "profile.html.j2"
 BARS = 24

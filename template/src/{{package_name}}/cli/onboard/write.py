@@ -20,17 +20,14 @@ from ...core.errors import BadInput
 from ...core.optional import PACKAGE
 from ...core.paths import config_file
 from ...core.settings import SUFFIXES
-from .infer import Plan
 from .look import Column, Table, read_file
+from .plan import Plan
+from .steady import max_psi
 
 TEMPLATES = Path(__file__).with_name("templates")
-# What is called like this moves with the time.
-PARTS_OF_TIME = {"year", "quarter", "month", "week", "weekday", "day", "hour", "minute"}
 # Text with no more different values is held to those that were seen.
 MAX_LISTED = 20
 LINE = 100
-# Partitions that are watched together.
-WATCHED = {"hour": 24, "day": 7, "week": 4, "month": 3, "none": 1}
 # A sample of a table that is not small has as many rows.
 SAMPLE_ROWS = 2000
 
@@ -50,11 +47,6 @@ def write(table: Table, plan: Plan, root: Path, masked: Sequence[str] = ()) -> d
         "columns": columns,
         "numeric": (*plan.numeric, *parts, *plan.lags),
         "categorical": (*plan.categorical, *texts),
-        "stable": tuple(
-            name
-            for name in (*plan.numeric, *plan.categorical)
-            if not (plan.time and name.lower() in PARTS_OF_TIME)
-        ),
         "doubtful": [
             (name, why)
             for name, why in plan.suspicious.items()
@@ -154,14 +146,16 @@ def _contract(
         ):
             note = "add what else may come"
             check, bad = f"isin({_literal(list(values))})", _other(values)
-    nullable = bool(column.nulls) or is_label
+    # Rows without a time are no part of the sample.
+    nulls = 0 if column.name == plan.time else column.nulls
+    nullable = bool(nulls) or is_label
     return {
         "name": column.name,
         "dtype": _dtype(column.dtype),
         "check": check,
         "note": note,
         "nullable": nullable,
-        "max_null_share": _null_share(column, table, plan) if column.nulls else None,
+        "max_null_share": _null_share(column, table, plan) if nulls else None,
         "bad": bad or ("" if nullable else "None"),
     }
 
@@ -219,10 +213,9 @@ def settings(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings that follow from a table, by section."""
     windows = plan.windows
-    watched = min(windows.wider, WATCHED[plan.cadence.unit])
     values: dict[str, dict[str, Any]] = {
         "data": _data(table, plan, root, masked),
-        "validation": {"min_rows": max(1, min(100, windows.least_rows // 2 or table.rows // 2))},
+        "validation": {"min_rows": max(1, min(100, (windows.least_rows or table.rows) // 2))},
         "training": {
             "window": windows.window,
             "holdout": windows.holdout,
@@ -230,9 +223,8 @@ def settings(
         },
         "gates": {"min_above_baseline": 0.0},
         "monitoring": {
-            "window": watched,
-            # By chance alone, the index of n rows in ten bins is about 10 / n.
-            "max_psi": round(0.2 + 20 / (windows.typical_rows * watched or table.rows), 2),
+            "window": windows.watched,
+            "max_psi": max_psi(windows.typical_rows * windows.watched or table.rows),
             "max_drifted_share": 0.3,
         },
     }
@@ -338,6 +330,8 @@ def sample_frames(table: Table, plan: Plan, masked: Sequence[str]) -> dict[str, 
         frames = {"rows.parquet": _newest(table, plan.time)}
     else:
         frames = {"rows.parquet": table.sample.sample(SAMPLE_ROWS, seed=7)}
+    if plan.time:
+        frames = {name: frame.drop_nulls(plan.time) for name, frame in frames.items()}
     return {name: _mask(frame, masked) for name, frame in frames.items()}
 
 
