@@ -24,8 +24,8 @@ def define(step: Steps) -> Any:
         which = {"pipeline": "inference", "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         finish = step("finish", partition=partition, **which)
         with dsl.ExitHandler(finish, name="inference"):
-            day = step("wait_for_partition", partition=partition, **which).output
-            run = step("start", partition=day, **which).outputs["reference"]
+            found = step("wait_for_partition", partition=partition, **which).output
+            run = step("start", partition=found, **which).outputs["reference"]
             raw = step("ingest", run=run, window="normal").outputs["reference"]
             valid = step("validate", run=run, raw=raw)
             checked = step.after("validate", run, valid)
@@ -36,7 +36,7 @@ def define(step: Steps) -> Any:
             scores = scored.outputs["reference"]
             monitoring = step("monitor", run=run, features=features, scores=scores).after(kept)
             with dsl.If(monitoring.outputs["Output"] == "retrain", name="a new model is needed"):
-                train(partition=day).set_display_name("Training")
+                train(partition=found).set_display_name("Training")
 
     return inference
 

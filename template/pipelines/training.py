@@ -43,8 +43,8 @@ def define(step: Steps) -> Any:
         which = {"pipeline": "training", "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         finish = step("finish", partition=partition, **which)
         with dsl.ExitHandler(finish, name="training"):
-            day = step("wait_for_partition", partition=partition, **which).output
-            run = step("start", partition=day, **which).outputs["reference"]
+            found = step("wait_for_partition", partition=partition, **which).output
+            run = step("start", partition=found, **which).outputs["reference"]
             first = train_and_evaluate(run, "normal")
             with dsl.If(first.outputs["Output"] == "retrain", name="more data is there"):
                 carry_out(run, train_and_evaluate(run, "wider"))

@@ -112,9 +112,9 @@ class Event(BaseModel):
             summary = f"Partition {rejected.partition} was rejected, and the run ended there."
             details = {"Report": rejected.report_uri}
             return cls(kind="data_rejected", summary=summary, details=details, **known)
-        day = f" for partition {partition}" if partition else ""
+        which = f" for partition {partition}" if partition else ""
         where = f"{pipeline or 'The pipeline'} failed in {stage or 'an unknown stage'}"
-        return cls(kind="failure", summary=f"{where}{day}.", **known)
+        return cls(kind="failure", summary=f"{where}{which}.", **known)
 
     @classmethod
     def of_new_champion(

@@ -139,7 +139,7 @@ class EvaluationRef(Ref):
             `drift.json` for the report.
         features: What it was evaluated on, for the case that the champion moves before promote;
             None where older code evaluated.
-        baseline_metrics: On the same days, those of a model that has learned the target alone.
+        baseline_metrics: On the same rows, those of a model that has learned the target alone.
         champion_version: Registry version of the champion, None where there is none yet.
         champion_metrics: The champion's metrics on the same rows.
         verdict: What follows, and why.
