@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from flight_delays.orchestration.kubeflow import checks
 from flight_delays.orchestration.kubeflow import (
     cluster as kubeflow_cluster,
 )
+from kfp_server_api import ApiException
 from receivers import free_port, webhook
 from sandbox import CHECKOUT
 
@@ -95,6 +97,8 @@ class Cluster:
         self.recurring: dict[str, dict[str, Any]] = {}
         self.runs: list[dict[str, Any]] = []
         self.url = ""
+        self.takes_schedules = True
+        self._number = itertools.count()
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> dict[str, Any]:  # noqa: PLR0911
         """Do what was asked for."""
@@ -121,7 +125,7 @@ class Cluster:
                 ]
                 return {"recurringRuns": found}
             case "POST", ["recurringruns"]:
-                self.recurring[f"r{len(self.recurring)}-{body['display_name']}"] = body
+                self.recurring[f"r{next(self._number)}-{body['display_name']}"] = body
                 return {"recurring_run_id": "new"}
             case "DELETE", ["recurringruns", key]:
                 del self.recurring[key]
@@ -145,9 +149,13 @@ def cluster() -> Iterator[Cluster]:
             body = json.loads(raw) if raw[:1] == b"{" else None
             address = urlsplit(self.path)
             path = address.path.removeprefix("/apis/v2beta1/")
-            answer = state.answer(self.command, path, dict(parse_qsl(address.query)), body)
+            is_schedule = (self.command, path) == ("POST", "recurringruns")
+            refused = is_schedule and not state.takes_schedules
+            answer = {}
+            if not refused:
+                answer = state.answer(self.command, path, dict(parse_qsl(address.query)), body)
             data = json.dumps(answer).encode()
-            self.send_response(200)
+            self.send_response(400 if refused else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -190,8 +198,13 @@ def test_pipelines_are_uploaded_once_and_scheduled(
         assert recurring["runtime_config"]["parameters"] == {"partition": "previous"}
         assert recurring["no_catchup"]
 
-        # A zone that is refused leaves what is there.
+        # What is refused, by us or by Kubeflow, leaves what is there.
         before = dict(kubeflow.recurring)
+        kubeflow.takes_schedules = False
+        with pytest.raises(ApiException, match="400"):
+            kubeflow_cluster.publish({"training": file})
+        kubeflow.takes_schedules = True
+        assert kubeflow.recurring == before
         with monkeypatch.context() as patch:
             patch.setenv("PIPELINE_SCHEDULE__TIME_ZONE", "Asia/Tokyo")
             load_settings.cache_clear()

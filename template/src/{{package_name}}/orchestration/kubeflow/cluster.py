@@ -90,9 +90,6 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
     experiment = client.create_experiment(load_settings().project.slug or "pipeline")
     experiment_id = experiment.experiment_id
     known = client.list_recurring_runs(experiment_id=experiment_id, page_size=100)
-    for recurring in known.recurring_runs or []:
-        if recurring.display_name == name:
-            client.delete_recurring_run(recurring.recurring_run_id)
     if cron:
         client.create_recurring_run(
             experiment_id,
@@ -108,6 +105,10 @@ def set_schedule(client: Any, pipeline: str, pipeline_id: str, version_id: str) 
             pipeline_id=pipeline_id,
             version_id=version_id,
         )
+    # Last: whatever ends this in between leaves one too many, which the next call removes.
+    for recurring in known.recurring_runs or []:
+        if recurring.display_name == name:
+            client.delete_recurring_run(recurring.recurring_run_id)
     return cron
 
 
