@@ -216,15 +216,6 @@ class Features(_File):
         return value
 
     @model_validator(mode="after")
-    def _stable_ones_are_features(self) -> Features:
-        if other := [name for name in self.stable if name not in self.names]:
-            raise ValueError(
-                f"STABLE_FEATURES names '{other[0]}', which FEATURES does not: drift is measured "
-                "of features"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _who_looks_back_takes_a_context(self) -> Features:
         if self.lookback and not self._takes_context:
             raise ValueError(f"LOOKBACK is {self.lookback}: define features(rows, context)")

@@ -14,16 +14,20 @@ from flight_delays import pipeline
 from flight_delays.cli import app as cli
 from flight_delays.cli import champions
 from flight_delays.core import registry, tracking
-from flight_delays.core.errors import BadInput, ChampionUnusable
+from flight_delays.core.errors import BadInput
 from rich.console import Console
 from sandbox import Trained
 from typer.testing import CliRunner, Result
 
 
 def champion(*arguments: str, answer: str | None = None) -> Result:
+    """Run a command of `champion`; like `invoke`."""
+    return invoke("champion", *arguments, answer=answer)
+
+
+def invoke(*given: str, answer: str | None = None) -> Result:
     """Run a command in this process; an error that it does not expect is raised."""
     runner = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"})
-    given = ("champion", *arguments)
     # What is imported before may have fixed the width.
     with mock.patch.object(champions, "out", Console(width=250)):
         return runner.invoke(cli.app, given, input=answer, catch_exceptions=False)
@@ -111,9 +115,12 @@ def test_a_version_that_was_taken_back_or_cannot_predict_needs_force(registered:
         champion("promote", "2")
     assert "version 2 is champion" in champion("promote", "2", "--force").stdout
     assert registry.versions() == (2, 1)
-    with pytest.raises(ChampionUnusable, match="it cannot be loaded"):
-        champion("promote", "1")
-    assert registry.versions() == (2, 1)
+    for command in (["champion", "promote", "1"], ["rollback"]):
+        with pytest.raises(BadInput, match=r"version 1 cannot predict: it cannot be loaded"):
+            invoke(*command)
+        assert registry.versions() == (2, 1)
+    assert invoke("rollback", "--force").exit_code == 0
+    assert registry.versions() == (1, 2)
 
 
 def test_who_goes_back_to_an_older_version_is_told_that_the_newer_one_stays_back(

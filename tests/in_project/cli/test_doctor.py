@@ -78,6 +78,11 @@ def test_a_feature_that_is_not_made_is_named_before_a_run(
     assert "features() returned no column 'gone', which FEATURES names" in left.detail
     assert left.fix == "correct what is named"
 
+    unused = features.model_copy(update={"stable": (*features.stable, "gone")})
+    for place in ("interface", "cli.doctor"):
+        monkeypatch.setattr(f"flight_delays.{place}.load_features", lambda: unused)
+    assert "STABLE_FEATURES names 'gone', which is not among FEATURES" in ask("domain").detail
+
 
 def test_the_champion_loads_and_predicts(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask("champion").detail == "'sandbox' version 1 loads and predicts"

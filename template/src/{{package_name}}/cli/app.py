@@ -175,11 +175,23 @@ def data() -> None:
 
 
 @app.command()
-def rollback() -> None:
-    """Put the previous champion back."""
-    from ..core.registry import rollback as put_back
+def rollback(
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a version that cannot predict.")
+    ] = False,
+) -> None:
+    """Put the previous champion back, if it still predicts.
 
-    now, before = put_back()
+    Examples:
+        rollback
+
+        rollback --force
+    """
+    from ..core import registry
+
+    if not force:
+        champions.require_prediction(registry.versions()[1])
+    now, before = registry.rollback()
     out.print(f"version {now} is champion again; version {before} is kept as previous")
     champions.tell_monitoring()
 

@@ -136,19 +136,39 @@ def promote(
     """
     from ..core import registry
     from ..core.errors import BadInput
-    from ..stages.score import prove
 
     found = next((one for one in registry.registered() if int(one.version) == version), None)
     if found and not force:
         if at := found.tags.get(registry.WITHDRAWN_TAG):
             raise BadInput(f"version {version} was taken back on {at}: --force promotes it anyway")
-        prove(found)
+        require_prediction(version)
     before = registry.promote(version)
     after = f"; version {before} is kept as previous" if before else ""
     if before and before > version:
         after += ", and no run makes it champion again"
     out.print(f"version {version} is champion{after}", soft_wrap=True)
     tell_monitoring()
+
+
+def require_prediction(version: int | None) -> None:
+    """Let a version predict before it becomes champion; one that is not there is for others to say.
+
+    Raises:
+        BadInput: It cannot.
+    """
+    from ..core import registry
+    from ..core.errors import BadInput, ChampionUnusable
+    from ..stages.score import prove
+
+    try:
+        for one in registry.registered():
+            if int(one.version) == version:
+                prove(one)
+    except ChampionUnusable as error:
+        raise BadInput(
+            f"version {version} cannot predict: {error.misfit}. Nothing was changed; `champion "
+            "history` names other versions, --force takes this one anyway"
+        ) from error
 
 
 def tell_monitoring() -> None:

@@ -117,7 +117,10 @@ def _domain() -> str:
     except Exception:
         # Code that needs a row is shown to be right or wrong by a run.
         pass
-    return f"{len(load_features().names)} features, {len(load_problem().candidates)} candidates"
+    features = load_features()
+    if other := [name for name in features.stable if name not in features.names]:
+        raise Advice(f"STABLE_FEATURES names '{other[0]}', which is not among FEATURES: no effect")
+    return f"{len(features.names)} features, {len(load_problem().candidates)} candidates"
 
 
 def _domain_tests() -> str:
