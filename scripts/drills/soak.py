@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import linear_regression
 
 import polars as pl
-from drill_site import Site
+
+from .under_test import Site
 
 # What a soak may grow by: for each partition, all in all, and in its second half against its first.
 MEMORY_BYTES = 1_000_000

@@ -1,6 +1,6 @@
 """Runs commands of a project in its own environment, each in a process forked from this one.
 
-The imports, which take most of a small run's time, are made once. scripts/drills.py starts this
+The imports, which take most of a small run's time, are made once. scripts/drills/ starts this
 with the project's interpreter and its package, and speaks JSON lines with it:
 
     {"start": ARGUMENTS, "log": FILE, "variables": {}}   a process number, also that of its group

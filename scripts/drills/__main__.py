@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from drill_site import PATIENCE_SECONDS, BrokenError, Site, judge, same_predictions
-from drill_soak import soak
 from receivers import mailbox, silent_server
 from rich.console import Console
 from rich.table import Table
 
 from tests.support.projects import make_installed_project
 from tests.support.template import copy_sources
+
+from .soak import soak
+from .under_test import PATIENCE_SECONDS, BrokenError, Site, judge, same_predictions
 
 EXAMPLES = """examples:
   uv run poe drills --minutes 10

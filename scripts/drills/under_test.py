@@ -78,7 +78,7 @@ class Site:
         self.predicted: dict[int, bytes] = {}
         own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         self.host = subprocess.Popen(
-            [".venv/bin/python", Path(__file__).with_name("drill_host.py"), self.package],
+            [".venv/bin/python", Path(__file__).with_name("host.py"), self.package],
             cwd=path,
             env=own | SMALL,
             stdin=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""Fault drills: what breaks runs, what is broken, and what must be so after it."""
