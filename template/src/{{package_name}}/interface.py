@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -284,6 +284,14 @@ class Problem(_File):
         None, alias="THRESHOLD", description="a rule of ml/metrics/thresholds.py, for two classes"
     )
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raise DomainError where one of these candidates is not there."""
+        if unknown := [name for name in names if name not in self.candidates]:
+            raise DomainError(
+                f"[training] candidates names '{unknown[0]}', which CANDIDATES of "
+                f"{_path('problem')} does not have; there are: {', '.join(self.candidates)}"
+            )
+
     def with_target(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return rows with the column `target`; raises DomainError where a column is missing."""
         with _its_columns("problem"):
@@ -384,17 +392,26 @@ def load_rows() -> Rows:
     return _read("source", Rows)
 
 
-def try_domain() -> None:
-    """Make features and target of no rows, which names what they ask for and is not there.
+def advice() -> str:
+    """Return what is odd about the domain and no error yet; empty where nothing is.
 
-    Raises:
-        DomainError: A column is asked for that the contract does not have, or FEATURES names one
-            that is not made.
+    Features and target are made of no rows, which names the columns that they ask for and that are
+    not there. Code that makes columns of values, like a pivot, may be right all the same.
     """
     import polars as pl
 
+    features = load_features()
+    if other := [name for name in features.stable if name not in features.names]:
+        return f"STABLE_FEATURES names '{other[0]}', which is not among FEATURES: no effect"
     rows = pl.DataFrame(schema=load_schema().types)
-    load_problem().with_target(load_features().of(rows, Context.of(rows)))
+    try:
+        load_problem().with_target(features.of(rows, Context.of(rows)))
+    except DomainError as error:
+        return f"tried on no rows, {error}"
+    except Exception:
+        # Code that cannot do without a row is shown to be right or wrong by a run.
+        return ""
+    return ""
 
 
 def domain_package() -> ModuleType:

@@ -79,8 +79,7 @@ def test_a_feature_that_is_not_made_is_named_before_a_run(
     assert left.fix == "correct what is named"
 
     unused = features.model_copy(update={"stable": (*features.stable, "gone")})
-    for place in ("interface", "cli.doctor"):
-        monkeypatch.setattr(f"flight_delays.{place}.load_features", lambda: unused)
+    monkeypatch.setattr("flight_delays.interface.load_features", lambda: unused)
     assert "STABLE_FEATURES names 'gone', which is not among FEATURES" in ask("domain").detail
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,12 +16,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
 import sandbox
-from flight_delays import pipeline
+from flight_delays import interface, pipeline
 from flight_delays.cli import app as cli
 from flight_delays.cli.onboard.command import _train
 from flight_delays.cli.onboard.infer import infer
@@ -31,6 +33,7 @@ from flight_delays.core import registry, tracking
 from flight_delays.core.context import Context
 from flight_delays.core.errors import BadInput
 from flight_delays.core.settings import load_settings
+from flight_delays.sources.read import parse
 from typer.testing import CliRunner, Result
 
 DOMAIN = "src/flight_delays/domain"
@@ -361,6 +364,84 @@ def test_of_a_short_past_no_feature_is_said_to_move(save: Save) -> None:
     assert "past windows are too few" in plan.reasons["steady"]
 
 
+def test_points_between_thousands_are_read_by_onboarding_and_by_the_pipeline(
+    fresh: Path, tmp_path: Path
+) -> None:
+    rows = customers().with_columns(
+        pl.when(pl.int_range(600) % 2 == 0)
+        .then(pl.lit("1.234,56"))
+        .otherwise(pl.int_range(600).cast(pl.String) + ",5")
+        .alias("income")
+    )
+    rows.write_csv(tmp_path / "table.csv", separator=";")
+    seen = look(f"{tmp_path / 'table.csv'}")
+    assert seen.columns["income"].dtype == pl.Float64
+    assert (seen.columns["income"].high, seen.columns["income"].nulls) == (1234.56, 0)
+
+    assert onboard(f"{tmp_path / 'table.csv'}", "--target", "left").exit_code == 0
+    # The next file may be as the first one was.
+    csv = tomllib.loads((fresh / "config/pipeline.toml").read_text())["data"]["csv"]
+    assert (csv["separator"], csv["decimal_comma"]) == (";", True)
+    interface.load_schema.cache_clear()
+    data = b"age;income\n1;1.234,56\n2;12,5\n3;1.000.000\n4;7\n"
+    types = SimpleNamespace(types={"age": pl.Int64(), "income": pl.Float64()})
+    with mock.patch("flight_delays.sources.read.load_schema", return_value=types):
+        read = parse(data, ".csv")
+    assert read["income"].to_list() == ["1234.56", "12.5", "1000000", "7"]
+
+
+def test_a_table_that_is_no_csv_leaves_no_dialect_of_the_one_before(
+    fresh: Path, save: Save, tmp_path: Path
+) -> None:
+    customers().write_csv(tmp_path / "table.csv", separator=";")
+    assert onboard(f"{tmp_path / 'table.csv'}", "--target", "left").exit_code == 0
+    assert onboard(save(customers()), "--target", "left").exit_code == 0
+    assert "csv" not in tomllib.loads((fresh / "config/pipeline.toml").read_text())["data"]
+
+
+def test_files_of_which_some_lack_a_column_are_one_table(tmp_path: Path) -> None:
+    for number, rows in enumerate(customers().iter_slices(100)):
+        rows.drop(["income"] if number == 3 else []).write_parquet(tmp_path / f"{number}.parquet")
+    table = look(f"{tmp_path}")
+
+    assert table.rows == 600
+    assert f"1 of 6 files lack a column, which is null there: '{tmp_path}/3.parquet'" in "; ".join(
+        table.notes
+    )
+    assert "income" in infer(table, Asked("left")).numeric
+
+
+def test_a_large_partition_without_a_value_is_no_measure_of_missing_values(save: Save) -> None:
+    rows = customers().with_columns(
+        pl.when(pl.col("day") != date(2026, 1, 7)).then("income").alias("income")
+    )
+    table = look(save(rows))
+    text = _files(table, infer(table, Asked("left")))[f"{DOMAIN}/schema.py"]
+    (share,) = re.findall(r'"max_null_share": ([\d.]+)', text)
+    assert float(share) < 0.5
+
+
+def test_a_number_that_counts_on_is_the_key_and_has_no_bounds(save: Save) -> None:
+    random = np.random.default_rng(7)
+    rows = customers().drop("customer_id", "note")
+    rows = rows.with_columns(Bestellung=pl.Series(100_000 + np.cumsum(random.integers(1, 5, 600))))
+    table = look(save(rows))
+    plan = infer(table, Asked("left"))
+
+    assert plan.key == ("Bestellung",)
+    schema = _files(table, plan)[f"{DOMAIN}/schema.py"]
+    assert "in_range" not in schema.partition('"Bestellung": pa.Column(')[2].partition("),")[0]
+    # By chance, half of what is measured would be there twice.
+    assert proposed(customers().drop("customer_id", "note"), save).key == ()
+
+
+def test_a_window_is_longer_where_partitions_are_small(save: Save) -> None:
+    day = [date(2025, 1, 1) + timedelta(days=number // 30) for number in range(6000)]
+    few = customers(6000).with_columns(day=pl.Series(day))
+    windows = proposed(few, save).windows
+    assert (windows.window, windows.wider, windows.holdout) == (120, 160, 30)
+
+
 # What cannot be handled
 
 
@@ -416,6 +497,7 @@ def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"no Parquet at all")
     (tmp_path / "page.html").touch()
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "shop.db").touch()
     (tmp_path / "folder").mkdir()
     said = {
         "bad.parquet": "cannot be read",
@@ -423,6 +505,7 @@ def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
         "empty.csv": "cannot be read|has no rows",
         "folder": "holds no table",
         "gone.csv": "is no file",
+        "shop.db": "is a database: name it as sqlite:///.*shop.db --table NAME",
         "x-{partition}.csv": "no file matches",
     }
     for name, sentence in said.items():

@@ -10,6 +10,7 @@ import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -140,6 +141,28 @@ def test_what_polars_has_no_type_for_is_text(project: Path, database: str) -> No
     query = QUERY.replace("*", f"date, CAST('{uuid}' AS UUID) AS id")
     with sandbox.enter(project, variables(database, query)):
         assert rows_of(DAYS[0])["id"].unique().to_list() == [uuid]
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"])
+def test_hours_of_sqlite_are_found_however_its_text_spells_them(
+    project: Path,
+    tmp_path: Path,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    contract = SimpleNamespace(types={"date": pl.Datetime("us")})
+    monkeypatch.setattr("flight_delays.sources.cut.load_schema", lambda: contract)
+    found = address("sqlite", tmp_path)
+    begin = datetime(2024, 10, 26, 22)
+    times = [f"{begin + timedelta(minutes=30 * step):{form}}" for step in range(8)]
+    fill(found, "moments", pl.DataFrame({"date": [*times, "26.10.2024 22:10"], "n": range(9)}))
+    query = "SELECT * FROM moments WHERE date >= :start AND date < :end ORDER BY n"
+    with sandbox.enter(project, variables(found, query, "hour")):
+        hours = open_source(load_settings()).list_partitions()
+        assert hours == [f"2024-10-2{rest}" for rest in ("6T22", "6T23", "7T00", "7T01")]
+        assert [rows_of(hour)["n"].to_list() for hour in hours] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert "1 rows of the query are of no partition: their date cannot be read" in caplog.text
 
 
 def test_a_snapshot_needs_no_bounds(project: Path, tmp_path: Path) -> None:

@@ -124,6 +124,20 @@ def test_a_file_of_a_folder_that_lacks_a_column_is_rejected_with_what_to_do(
             validate(run, raw)
 
 
+def test_a_csv_that_is_written_otherwise_is_named_with_the_place_to_say_how(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    sandbox.sample().write_parquet(folder / "0.parquet")
+    (folder / "next.csv").write_text("date;distance\n28.01.2013;1.234,5;\n")
+    with (
+        sandbox.enter(project, {"DATA__KIND": "table", "DATA__SOURCE": str(folder)}),
+        pytest.raises(DataRejected, match=r"next\.csv: .* \(how a CSV is written stands in \[data"),
+    ):
+        open_source(load_settings()).list_partitions()
+
+
 def test_a_table_in_which_no_time_can_be_read_says_so(project: Path, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("date,carrier\n13/27/2026,AA\n13/28/2026,AA\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,46 @@ def test_far_fewer_rows_than_before_are_said_in_log_table_and_report(
     assert "140 rows, far fewer than the" in told.getMessage()
     for text in (console.export_text(), page):
         assert "140 rows, far fewer than the" in text
+
+
+def test_rows_in_quarantine_and_a_column_without_values_are_said_in_log_table_and_report(
+    trained: Any, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = sandbox.sample().with_columns(pl.lit(None, pl.Float32).alias("visib"))
+    first = pl.int_range(pl.len()) < 2
+    rows = rows.with_columns(pl.when(first).then(pl.lit("??")).otherwise("origin").alias("origin"))
+    nulls = {"VALIDATION__MAX_NULL_SHARE": "1"}
+    with sandbox.enter(trained.root, deliver(source, rows) | nulls):
+        run = pipeline.execute("inference", DAY)
+        console = Console(width=300, record=True, file=io.StringIO())
+        console.print(result_table(run.key))
+        page = storage.path_of(sandbox.result(run, "report")["uri"]).read_text()
+    no_value = f"visib has no value in any row, unlike in {DAYS[-2]}"
+    left_out = f"2 of {rows.height} rows break the contract and are left out"
+    assert no_value in caplog.text
+    assert f"quarantined 2 of {rows.height} rows" in caplog.text
+    table = console.export_text()
+    assert [one for one in (no_value, left_out) if one not in table or one not in page] == []
+
+
+def test_a_word_among_numbers_is_named(trained: Any, source: Path) -> None:
+    text = pl.col("distance").cast(pl.String)
+    first = pl.int_range(pl.len()) == 0
+    rows = sandbox.sample().with_columns(pl.when(first).then(pl.lit("far")).otherwise(text))
+    rows = rows.with_columns(pl.col("literal").alias("distance")).drop("literal")
+    with (
+        sandbox.enter(trained.root, deliver(source, rows)),
+        pytest.raises(DataRejected, match="distance is String, not Int16; such text is 'far'"),
+    ):
+        validated()
+
+
+def test_a_partition_that_has_not_ended_is_no_missing_one(project: Path, source: Path) -> None:
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    with sandbox.enter(project, deliver(source, sandbox.sample())):
+        run = Run(pipeline="inference", partition=today, key="k", tracking_run_id="known")
+        with pytest.raises(MissingPartitions, match=f"{today} ends at .* UTC and is not complete"):
+            ingest(run)
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import alerts
+from .. import alerts, interface
 from ..core import optional, registry, shared_state, storage, tracking
 from ..core.attempt import attempt
 from ..core.checks import Advice, Check, Probe, port_probe
-from ..core.errors import DomainError, UpdateError
+from ..core.errors import UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.settings import load_settings
-from ..interface import check_domain, load_features, load_problem, load_schema, try_domain
+from ..interface import check_domain, load_features, load_problem, load_schema
 from ..sources import require_partitions
 from .update import find_versions
 
@@ -109,18 +109,11 @@ def _settings() -> str:
 
 def _domain() -> str:
     check_domain()
-    try:
-        try_domain()
-    except DomainError as error:
-        # No failure: a pivot, say, makes columns of values, and here are none.
-        raise Advice(f"tried on no rows, {error}") from None
-    except Exception:
-        # Code that needs a row is shown to be right or wrong by a run.
-        pass
-    features = load_features()
-    if other := [name for name in features.stable if name not in features.names]:
-        raise Advice(f"STABLE_FEATURES names '{other[0]}', which is not among FEATURES: no effect")
-    return f"{len(features.names)} features, {len(load_problem().candidates)} candidates"
+    problem = load_problem()
+    problem.require(load_settings().training.candidates)
+    if odd := interface.advice():
+        raise Advice(odd)
+    return f"{len(load_features().names)} features, {len(problem.candidates)} candidates"
 
 
 def _domain_tests() -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SEPARATORS = ",;\t|"
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK = 16_000_000
+_THOUSANDS = r"^\s*[+-]?\d{1,3}(\.\d{3})+(,\d+)?\s*$"
 
 
 class TooLarge(ValueError):
@@ -214,7 +215,11 @@ def _parse_csv(data: bytes, guess: bool) -> pl.DataFrame:
     if csv.decimal_comma and not guess:
         types = load_schema().types
         numbers = [name for name in frame.columns if name in types and types[name].is_numeric()]
-        frame = frame.with_columns(pl.col(numbers).str.replace(",", ".", literal=True))
+        text = pl.col(numbers)
+        # 1.234,56 has points between thousands.
+        whole = text.str.replace_all(".", "", literal=True)
+        text = pl.when(text.str.contains(_THOUSANDS)).then(whole).otherwise(text)
+        frame = frame.with_columns(text.str.replace(",", ".", literal=True))
     return frame
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -15,14 +15,18 @@ from upath import UPath
 from ..core import storage
 from ..core.cadence import SNAPSHOT, Partition
 from ..core.errors import MissingPartitions, SettingsError
+from ..core.logs import get_logger
 from ..core.paths import project_root
 from ..core.redact import redact_error
 from ..core.settings import Settings
 from ..interface import load_schema
+from .cut import rows_of
 from .read import limit_bytes, limit_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
+
+log = get_logger(__name__)
 
 _BATCH = 100_000
 # Databases whose times have a zone; dates and times without one are in the data's then.
@@ -55,11 +59,22 @@ class Sql:
         time: sa.ColumnClause[Any] = sa.column(f"{self._time}")
         rows = sa.text(self._query).columns(time).subquery("rows_of_query")
         parts = ["year", "month", "day", *(["hour"] if self._cadence.unit == "hour" else [])]
-        days = sa.select(*(sa.extract(part, rows.c[time.name]) for part in parts)).distinct()
+        times = [sa.extract(part, rows.c[time.name]) for part in parts]
+        days = sa.select(sa.func.count(), *times).group_by(*times)
         with self._connect() as connection:
-            found = connection.execute(days, self._bounds(connection, *_ALL_TIME)).tuples().all()
+            bounds = self._bounds(connection, *_ALL_TIME)
+            if connection.dialect.name == "sqlite":
+                # Any text, also what is no time.
+                bounds = {"start": "", "end": "\U0010ffff"}
+            found = connection.execute(days, bounds).all()
+        if lost := sum(count for count, *row in found if None in row):
+            log.warning(
+                "%d rows of the query are of no partition: their %s cannot be read as a time",
+                lost,
+                self._time,
+            )
         now = datetime.now(UTC)
-        partitions = {partition for row in found for partition in self._partitions(row)}
+        partitions = {partition for _, *row in found for partition in self._partitions(row)}
         return sorted(name for name in partitions if self._cadence.end(name) <= now)
 
     def is_arriving(self, partition: Partition) -> bool:
@@ -74,6 +89,7 @@ class Sql:
         import sqlalchemy as sa
 
         with self._connect() as connection:
+            is_text = connection.dialect.name == "sqlite"
             start, end = self._cadence.start(partition), self._cadence.end(partition)
             batches = pl.read_database(
                 sa.text(self._query),
@@ -89,6 +105,8 @@ class Sql:
                 limit_rows(rows := rows + batch.height)
                 limit_bytes(size := size + batch.estimated_size())
         frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+        if is_text and self._cadence.unit == "hour" and frame.height:
+            frame = rows_of(frame.lazy(), f"{self._time}", self._cadence, partition).collect()
         if frame.is_empty():
             raise MissingPartitions(f"the query in [data] gives no rows of partition {partition}")
         # What polars has no type for, like a UUID, is text.
@@ -110,9 +128,11 @@ class Sql:
         if self._cadence.unit == "none":
             return {}
         if connection.dialect.name == "sqlite":
-            # It has no times, only text: a prefix comes before all times of the same day or hour.
-            form = "%Y-%m-%d %H" if self._cadence.unit == "hour" else "%Y-%m-%d"
-            return {name: one.astimezone(zone).strftime(form) for name, one in bounds.items()}
+            # It has no times, only text, which has a day's name before all times of that day.
+            first, last = start.astimezone(zone), end.astimezone(zone)
+            if last.time() != datetime.min.time():
+                last += timedelta(days=1)
+            return {"start": f"{first:%Y-%m-%d}", "end": f"{last:%Y-%m-%d}"}
         return {name: one.astimezone(zone) for name, one in bounds.items()}
 
     @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 
 import polars as pl
 from upath import UPath
@@ -15,9 +14,9 @@ from ..core.outcomes import Violation
 from ..core.settings import SUFFIXES, Settings
 from ..interface import load_schema
 from .arrival import MOST_LOOKS, growing
-from .conform import moments
+from .cut import clock_of, rows_of
 from .files import address, refuse_links_out
-from .read import broken_file, limit_frame, limit_rows, read_file, violation_of
+from .read import TooLarge, broken_file, limit_frame, limit_rows, read_file, violation_of
 
 _BROKEN = (*broken_file(), OSError)
 
@@ -25,8 +24,7 @@ _BROKEN = (*broken_file(), OSError)
 class Table:
     """A table that grows; its rows say in the contract's TIME column which partition they are of.
 
-    A partition is complete when it has ended. A row without a readable time goes with the row
-    before it, so that validation counts it, names it and puts it into quarantine.
+    A partition is complete when it has ended.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,7 +40,7 @@ class Table:
             return [] if self.is_arriving(SNAPSHOT) else [SNAPSHOT]
         try:
             rows = self._scan(files)
-            clock = self._clock(rows)
+            clock = clock_of(rows, f"{self._time}", self._cadence)
             names = rows.select(self._cadence.names(clock.dt.truncate("1h")).alias("name").unique())
             found: list[Partition | None] = names.sort("name").collect()["name"].to_list()
         except _BROKEN as error:
@@ -70,10 +68,7 @@ class Table:
         try:
             rows = self._scan(files)
             if self._cadence.unit != "none":
-                clock = self._clock(rows)
-                if rows.select(clock.has_nulls()).collect().item():
-                    clock = clock.forward_fill().backward_fill()
-                rows = rows.filter(self._cadence.holds(clock, partition))
+                rows = rows_of(rows, f"{self._time}", self._cadence, partition)
             limit_rows(rows.select(pl.len()).collect().item())
             frame = limit_frame(rows.collect())
         except _BROKEN as error:
@@ -97,16 +92,13 @@ class Table:
             if path.suffix == ".parquet" and storage.is_local(path):
                 frames.append(pl.scan_parquet(str(path)))
             else:
-                frames.append(read_file(path).lazy())
+                try:
+                    frames.append(read_file(path).lazy())
+                except TooLarge:
+                    raise
+                except broken_file() as error:
+                    detail = f"{path.name}: {violation_of(error).detail}"
+                    if ".csv" in path.suffixes:
+                        detail += " (how a CSV is written stands in [data.csv] of the settings)"
+                    raise ValueError(detail) from error
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
-
-    def _clock(self, rows: pl.LazyFrame) -> pl.Expr:
-        name = f"{self._time}"
-        dtype, time = rows.collect_schema().get(name), pl.col(name)
-        if dtype == pl.String:
-            dtype = load_schema().types[name]
-            time = time.map_batches(partial(moments, wanted=dtype), return_dtype=dtype)
-        if dtype is None or not (dtype == pl.Date or dtype == pl.Datetime):
-            seen = "missing" if dtype is None else f"{dtype}"
-            raise pl.exceptions.SchemaError(f"{name} is {seen}, not a date or datetime")
-        return self._cadence.clock(time, dtype)

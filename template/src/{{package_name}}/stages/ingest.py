@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from ..core import storage
-from ..core.cadence import Partition
+from ..core.cadence import SNAPSHOT, Partition
 from ..core.errors import DataRejected, MissingPartitions, StillArriving
 from ..core.logs import get_logger
 from ..core.outcomes import Violation, Window
@@ -89,6 +91,12 @@ def _wanted_partitions(
         # Nothing is missing from the time before the source begins.
         wanted = [one for one in wanted if one >= min(there | {run.partition})]
     missing = [one for one in wanted if one not in there]
+    ends = run.settings.data.cadence.end(run.partition)
+    if run.partition in missing and run.partition != SNAPSHOT and ends > datetime.now(UTC):
+        raise MissingPartitions(
+            f"partition {run.partition} ends at {ends:%Y-%m-%d %H:%M} UTC and is not complete "
+            "before: run it then, or choose an earlier one"
+        )
     least = least_share(run)
     if run.partition in missing or len(wanted) - len(missing) < least * len(wanted):
         share = f"; {least:.0%} of the window must be there (min_partitions_share in [training])"

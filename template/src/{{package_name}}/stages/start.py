@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from .. import alerts
+from .. import alerts, interface
 from ..core import closing, shared_state, storage, tracking
 from ..core.cadence import Partition
 from ..core.deadline import deadline
@@ -14,7 +14,7 @@ from ..core.explain import explained
 from ..core.logs import get_logger
 from ..core.refs import Pipeline, Run
 from ..core.settings import load_settings
-from ..interface import check_domain
+from ..interface import check_domain, load_problem
 from ..sources import newest_partition
 
 log = get_logger(__name__)
@@ -54,6 +54,10 @@ def start(
     with deadline("start", 60 * settings.limits.stage_timeout_minutes, alert), explained():
         shared_state.require_shared_state()
         check_domain()
+        if pipeline == "training":
+            load_problem().require(settings.training.candidates)
+        if odd := interface.advice():
+            log.warning("%s", odd)
         if partition is None:
             chosen = newest_partition(settings)
         else:

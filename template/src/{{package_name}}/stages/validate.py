@@ -184,9 +184,40 @@ def _compare_newest(
     moved, few = check_shift(files, limits.max_shift_psi), _far_fewer_rows(limits, checked)
     if limits.few_rows == "reject":
         moved, few = [*few, *moved], []
-    for warning in few:
+    odd = [*few, *_columns_without_values(files)]
+    for warning in odd:
         log.warning("%s: %s", checked[-1].partition, warning)
-    return checked[-1].model_copy(update={"violations": tuple(moved), "warnings": tuple(few)})
+    # Of rows in quarantine the log knows already.
+    warnings = (*odd, *_quarantined(checked[-1]))
+    return checked[-1].model_copy(update={"violations": tuple(moved), "warnings": warnings})
+
+
+def _quarantined(newest: CheckedPartition) -> list[Violation]:
+    if not newest.quarantined:
+        return []
+    detail = (
+        f"{newest.quarantined} of {newest.rows} rows break the contract and are left out "
+        f"({_counts(newest.failed_checks)})"
+    )
+    return [Violation(check="invalid_rows", detail=detail, rows=newest.quarantined)]
+
+
+def _columns_without_values(files: list[PartitionFile]) -> list[Violation]:
+    """Return the columns that have no value in the newest partition, and had some before."""
+    schema = load_schema()
+    newest = storage.read_parquet(files[-1].uri)
+    empty = [
+        name
+        for name in newest.columns
+        if name != schema.label and newest.height == newest[name].null_count()
+    ]
+    found = []
+    for name in empty if files[:-1] else []:
+        before = storage.read_parquet(files[-2].uri, [name])[name]
+        if before.null_count() < len(before):
+            detail = f"{name} has no value in any row, unlike in {files[-2].partition}"
+            found.append(Violation(check="no_value", detail=detail, column=name))
+    return found
 
 
 def _far_fewer_rows(limits: Validation, checked: list[CheckedPartition]) -> list[Violation]:
@@ -273,7 +304,7 @@ def check_rows(
         # Fails for a column as a whole rather than for some of its rows.
         broken = error.failure_cases.filter(pl.col("check").str.starts_with("dtype("))
         if broken.height:
-            findings.violations += [_wrong_type(row) for row in broken.iter_rows(named=True)]
+            findings.violations += [_wrong_type(row, typed) for row in broken.iter_rows(named=True)]
             return pl.DataFrame(), findings
     if failures:
         valid, findings.invalid, findings.failed_checks = _quarantine(frame, typed, failures)
@@ -411,10 +442,15 @@ def _too_many_nulls(
             yield Violation(check=check, detail=detail, column=name, rows=nulls)
 
 
-def _wrong_type(failure: dict[str, Any]) -> Violation:
+def _wrong_type(failure: dict[str, Any], rows: pl.DataFrame) -> Violation:
     wanted = failure["check"].removeprefix("dtype('").removesuffix("')")
     column, actual = failure["column"], failure["failure_case"]
     detail = f"{column} is {actual}, not {wanted}"
+    if rows.schema[column] == pl.String:
+        # One word among numbers makes text of them all where a writer has no types.
+        words = rows[column].drop_nulls().unique(maintain_order=True)
+        words = words.filter(words.str.strip_chars().cast(pl.Float64, strict=False).is_null())
+        detail += f"; such text is {', '.join(map(repr, words[:3]))}" if len(words) else ""
     return Violation(check="wrong_type", detail=detail, column=column)
 
 

@@ -129,6 +129,10 @@ def _proposal(table: Table, plan: Plan) -> Shown:
     features = [*plan.numeric, *plan.categorical, *(part.name for part in plan.parts), *plan.lags]
     shown.add_row("features", escape(", ".join(features)), f"{len(features)}")
     if plan.windows.newest:
+        windows, unit = plan.windows, plan.cadence.unit
+        rows = f"about {windows.window * windows.typical_rows:,} of {table.rows:,} rows"
+        held = f"{windows.holdout} of them held out; window in [training] says how many"
+        shown.add_row("learns from", f"{windows.window} {unit}s", f"{rows}; {held}")
         shown.add_row("steady", f"{len(plan.steady)}", escape(plan.reasons.get("steady", "")))
     for name, why in {**plan.left_out, **plan.suspicious}.items():
         used = "left out" if name in plan.left_out else "look at it"

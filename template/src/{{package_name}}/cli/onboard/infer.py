@@ -29,6 +29,8 @@ LEAK = 0.98
 FEW_PARTITIONS, ENOUGH_PARTITIONS, ENOUGH_ROWS = 3, 6, 30
 # Partitions that a model learns from and is measured on, as a first draft.
 LONGEST = {"hour": 336, "day": 28, "week": 26, "month": 24}
+# Where they have fewer rows than that together, there may be more of them.
+ENOUGH_TO_LEARN, MOST_PARTITIONS = 10_000, 120
 # Those that are watched together.
 WATCHED = {"hour": 24, "day": 7, "week": 4, "month": 3}
 
@@ -248,7 +250,9 @@ def _after_lags(asked: Asked, rows: dict[str, int]) -> dict[str, int]:
 
 
 def _windows(unit: Unit, rows: dict[str, int]) -> Windows:
-    wider = min(len(rows), LONGEST[unit] * 4 // 3)
+    needed = ENOUGH_TO_LEARN // max(1, round(statistics.median(rows.values())))
+    longest = max(LONGEST[unit], min(needed, MOST_PARTITIONS))
+    wider = min(len(rows), longest * 4 // 3)
     window = max(FEW_PARTITIONS, wider * 3 // 4)
     recent = list(rows.values())[-wider:]
     return Windows(
@@ -337,9 +341,14 @@ def is_id(table: Table, column: Column) -> bool:
         )
     if not column.dtype.is_integer():
         return False
-    # Numbered one after the other, or nearly so.
-    dense = column.distinct > 0.98 * table.rows and column.high - column.low < 1.5 * table.rows
-    return dense or (is_id_name(column.name) and column.distinct > 20)
+    if is_id_name(column.name) and column.distinct > 20:
+        return True
+    # By chance, n numbers out of so few would hardly all differ: exp(-n² / 2 / span) is below 1 %.
+    values = table.sample[column.name].drop_nulls()
+    is_numbered = (
+        values.n_unique() == len(values) and column.high - column.low < len(values) ** 2 / 10
+    )
+    return is_numbered and column.distinct > 0.9 * table.rows
 
 
 def _features(table: Table, plan: Plan) -> Plan:

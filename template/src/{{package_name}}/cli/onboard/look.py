@@ -31,6 +31,8 @@ TIMES = (
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M"),
 )
 DAYS = ("%Y-%m-%d", "%d.%m.%Y", "%Y/%m/%d")
+# A number with points between thousands, as in 1.234,56; such a file has decimal commas.
+THOUSANDS = r"[+-]?\d{1,3}(?:\.\d{3})*(?:,\d+)?|[+-]?\d+(?:,\d+)?"
 # How polars says that a file is not what it seems to be.
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
@@ -157,6 +159,9 @@ def find(address: str, table: str = "", query: str = "") -> Source:
         return Source("table", address, tuple(found))
     if "://" not in address and not path.is_file():
         raise BadInput(f"'{address}' is no file, folder, pattern with {{partition}}, or address")
+    if address.lower().endswith((".db", ".sqlite", ".sqlite3", ".duckdb")):
+        kind = "duckdb" if address.lower().endswith(".duckdb") else "sqlite"
+        raise BadInput(f"'{address}' is a database: name it as {kind}:///{address} --table NAME")
     if not _suffix(address):
         ends = ", ".join(SUFFIXES)
         raise BadInput(f"'{address}' ends in none of {ends} (.gz and .zst may follow): convert it")
@@ -196,7 +201,7 @@ def _open(
         return _read_database(source, notes)
     suffix, paths = _suffix(source.paths[0]), list(source.paths)
     if suffix == ".parquet":
-        return pl.scan_parquet(paths)
+        return _scan_all(paths, notes)
     if suffix in (".jsonl", ".ndjson"):
         return pl.scan_ndjson(paths, infer_schema_length=rows_for_types)
     dialect |= _dialect(paths[0])
@@ -209,6 +214,22 @@ def _open(
         return pl.scan_csv(paths, **options)
     notes.append(f"the file is not UTF-8; it was read as {dialect['encoding']}")
     return pl.concat([_decoded(path, dialect["encoding"], options).lazy() for path in paths])
+
+
+def _scan_all(paths: list[str], notes: list[str]) -> pl.LazyFrame:
+    """Return the rows of Parquet files; a column that some lack is null there."""
+    names = [set(pl.read_parquet_schema(path)) for path in paths]
+    every = set[str]().union(*names)
+    lacking = [(path, every - seen) for path, seen in zip(paths, names, strict=True)]
+    lacking = [(path, missing) for path, missing in lacking if missing]
+    if not lacking:
+        return pl.scan_parquet(paths)
+    path, missing = lacking[0]
+    notes.append(
+        f"{len(lacking)} of {len(paths)} files lack a column, which is null there: "
+        f"'{path}' has no {', '.join(sorted(missing))}"
+    )
+    return pl.concat([pl.scan_parquet(path) for path in paths], how="diagonal_relaxed")
 
 
 def _decoded(path: str, encoding: str, options: dict[str, Any]) -> pl.DataFrame:
@@ -228,7 +249,9 @@ def _dialect(path: str) -> dict[str, Any]:
         raise BadInput(f"'{path}' has no rows: name a file that has some")
     separator = max(",;\t|", key=lines[0].count)
     fields = [field.strip('" ') for line in lines[1:] for field in line.split(separator)]
-    comma = separator != "," and any(re.fullmatch(r"-?\d+,\d+", field) for field in fields)
+    comma = separator != "," and any(
+        "," in field and re.fullmatch(THOUSANDS, field) for field in fields
+    )
     return {
         "separator": separator,
         "decimal_comma": comma,
@@ -261,8 +284,22 @@ def _read_database(source: Source, notes: list[str]) -> pl.LazyFrame:
                     break
     except (SQLAlchemyError, ModuleNotFoundError) as error:
         line = f"{error}".splitlines()[0]
-        raise BadInput(f"'{source.shown}' does not answer '{source.query}': {line}") from error
+        raise BadInput(
+            f"'{source.shown}' does not answer '{source.query}': {line}{_tables(source.address)}"
+        ) from error
     return pl.concat(read, how="vertical_relaxed").lazy() if read else pl.LazyFrame()
+
+
+def _tables(address: str) -> str:
+    """Name the tables of a database, where it can be asked."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        names = inspect(create_engine(address)).get_table_names()
+    except (SQLAlchemyError, ModuleNotFoundError):
+        return ""
+    return f". There are: {', '.join(names) or 'no tables'}"
 
 
 def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) -> Table:
@@ -293,7 +330,10 @@ def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) 
 
 def read_file(table: Table, path: str) -> pl.DataFrame:
     """Return the rows of one of the table's files, in the table's types."""
-    frame = _open(replace(table.source, paths=(path,)), {}, [], None).select(list(table.columns))
+    frame = _open(replace(table.source, paths=(path,)), {}, [], None)
+    there = frame.collect_schema()
+    lacking = [pl.lit(None).alias(name) for name in table.columns if name not in there]
+    frame = frame.with_columns(lacking).select(list(table.columns))
     types = {name: column.dtype for name, column in table.columns.items()}
     return _typed(frame, (), [], types).collect().cast(types)  # type: ignore[arg-type]
 
@@ -360,6 +400,11 @@ def _as_contract_has_it(
     if dtype in (pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     texts = first.drop_nulls() if dtype == pl.String else first.clear()
+    with_comma = texts.str.contains(",").any() if len(texts) else False
+    if wanted in (None, pl.Float64) and with_comma and texts.str.contains(f"^({THOUSANDS})$").all():
+        notes.append(f"column '{name}' holds numbers like '{texts[0]}'")
+        plain = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+        return plain.cast(pl.Float64, strict=False)
     form, no_time = _form_of_times(texts)
     most = (1 - MOSTLY) * len(texts)
     if wanted is not None:

@@ -12,13 +12,13 @@ from ...ml.drift import psi
 from .look import Table, read_file, shown
 from .plan import Plan
 
-# As many of the newest windows are looked at; of fewer than three nothing can be said.
+# As many windows of the past are looked at; of fewer than three nothing can be said.
 MOST_WINDOWS, FEWEST_WINDOWS = 12, 3
 # A feature that moved in a larger share of them would raise the alarm for nothing.
 MAX_MOVED = 0.1
 # What is called like this moves with the time.
 PARTS_OF_TIME = {"year", "quarter", "month", "week", "weekday", "day", "hour", "minute"}
-ROWS_OF_FILE = 5_000
+MOST_FILES, ROWS_OF_FILE = 1_000, 5_000
 
 
 def max_psi(rows: int) -> float:
@@ -32,9 +32,9 @@ def max_psi(rows: int) -> float:
 def find_steady(table: Table, plan: Plan) -> Plan:
     """Name the features whose drift means something.
 
-    For each of the newest partitions, the window that would be watched is held against those that
-    a model would have learned from by then. A feature that drifts in more than a tenth of these
-    looks moves by itself, with the season, say.
+    At moments spread over the past, the window that would be watched is held against those that a
+    model would have learned from by then. A feature that drifts in more than a tenth of these looks
+    moves by itself, with the season, say.
     """
     features = (*plan.numeric, *plan.categorical)
     steady = tuple(name for name in features if not (plan.time and name.lower() in PARTS_OF_TIME))
@@ -57,27 +57,30 @@ def find_steady(table: Table, plan: Plan) -> Plan:
 def _looks(
     table: Table, plan: Plan, features: Sequence[str]
 ) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Return what was learned from and what was watched, for each of the newest windows."""
+    """Return what was learned from and what was watched, for windows spread over the past."""
     windows = plan.windows
     if not windows.newest:
         return []
-    most = windows.window + windows.watched + MOST_WINDOWS
-    rows = _rows_by_partition(table, plan, features, most)
-    names = sorted(rows)[-most:]
+    rows = _rows_by_partition(table, plan, features)
+    names = sorted(rows)
     learned = windows.window - windows.holdout
+    ends = range(learned + windows.watched, len(names) + 1)
+    count = min(MOST_WINDOWS, len(ends))
     found = []
-    for end in range(len(names), learned + windows.watched - 1, -1):
+    for number in range(count):
+        end = ends[-1 - number * len(ends) // count]
         watched = names[end - windows.watched : end]
         before = names[end - windows.watched - learned : end - windows.watched]
-        found.append(tuple(pl.concat([rows[name] for name in some]) for some in (before, watched)))
-    return [(reference, current) for reference, current in found[:MOST_WINDOWS]]
+        reference, current = (pl.concat([rows[one] for one in some]) for some in (before, watched))
+        found.append((reference, current))
+    return found
 
 
 def _rows_by_partition(
-    table: Table, plan: Plan, features: Sequence[str], most: int
+    table: Table, plan: Plan, features: Sequence[str]
 ) -> dict[Partition, pl.DataFrame]:
     if plan.time is None:
-        files = sorted(table.source.names.items())[-most:]
+        files = sorted(table.source.names.items())[-MOST_FILES:]
         read = {name: read_file(table, path).select(features) for name, path in files}
         return {
             name: rows.gather_every(-(-rows.height // ROWS_OF_FILE))

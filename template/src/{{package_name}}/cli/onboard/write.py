@@ -20,6 +20,7 @@ from ...core.errors import BadInput
 from ...core.optional import PACKAGE
 from ...core.paths import config_file
 from ...core.settings import SUFFIXES
+from .infer import ENOUGH_ROWS
 from .look import Column, Table, read_file
 from .plan import Plan
 from .steady import max_psi
@@ -133,7 +134,8 @@ def _contract(
         values = tuple(sorted(plan.classes))  # type: ignore[type-var]
         check = "" if column.dtype == pl.Boolean else f"isin({_literal(list(values))})"
         bad = "" if column.dtype == pl.Boolean else _other(values)
-    elif column.name in masked:
+    elif column.name in (*masked, *plan.key):
+        # What names rows goes on and on.
         pass
     elif bounded and math.isfinite(column.low) and math.isfinite(column.high):
         low, high = _bounds(column)
@@ -195,8 +197,11 @@ def _null_share(column: Column, table: Table, plan: Plan) -> float:
     if plan.time:
         clock = plan.cadence.clock(pl.col(plan.time), table.columns[plan.time].dtype)
         parts = table.sample.group_by(plan.cadence.names(clock).alias("partition"))
-        by_partition = parts.agg((pl.col(column.name).null_count() / pl.len()).alias("share"))
-        share = max(share, float(by_partition["share"].max()))  # type: ignore[arg-type]
+        nulls = (pl.col(column.name).null_count() / pl.len()).alias("share")
+        by_partition = parts.agg(nulls, pl.len().alias("rows"))
+        # A large partition without any value is an accident.
+        usual = by_partition.filter((pl.col("share") < 1) | (pl.col("rows") < ENOUGH_ROWS))
+        share = max([share, *usual["share"].to_list()])
     return round(min(1.0, share * 1.2 + 0.05), 2)
 
 
@@ -234,7 +239,8 @@ def settings(
     if windows.newest:
         begin = plan.cadence.start(windows.newest)
         values["schedule"] = {"start_date": begin.date()}
-    if table.dialect and not _reads_sample(table, masked):
+    if table.dialect:
+        # Also where a Parquet file is the sample: the next files may be as the first was.
         values["data.csv"] = table.dialect
     return values
 
@@ -275,7 +281,7 @@ def _data(table: Table, plan: Plan, root: Path, masked: Sequence[str]) -> dict[s
 def set_values(text: str, values: Mapping[str, Mapping[str, Any]]) -> str:
     """Return settings with these values; comments, order and everything else stay.
 
-    Bounds of single metrics go: they were those of another problem.
+    Bounds of single metrics and the dialect of a CSV go: they were those of another table.
     """
     sections: dict[str, list[str]] = {"": []}
     name = ""
@@ -284,7 +290,8 @@ def set_values(text: str, values: Mapping[str, Mapping[str, Any]]) -> str:
             name = match[1]
             sections[name] = []
         sections[name].append(line)
-    sections = {name: lines for name, lines in sections.items() if "gates.metrics." not in name}
+    former = ("gates.metrics.", *([] if "data.csv" in values else ["data.csv"]))
+    sections = {name: lines for name, lines in sections.items() if not name.startswith(former)}
     for name, wanted in values.items():
         lines = sections.setdefault(name, [f"[{name}]", ""])
         for key, value in wanted.items():
