@@ -390,6 +390,12 @@ def test_points_between_thousands_are_read_by_onboarding_and_by_the_pipeline(
     assert read["income"].to_list() == ["1234.56", "12.5", "1000000", "7"]
 
 
+def test_commas_between_thousands_are_taken_for_no_decimals(tmp_path: Path) -> None:
+    rows = customers().with_columns(income=pl.lit("1,234"))
+    rows.write_csv(tmp_path / "table.csv")
+    assert look(f"{tmp_path / 'table.csv'}").columns["income"].dtype == pl.String
+
+
 def test_a_table_that_is_no_csv_leaves_no_dialect_of_the_one_before(
     fresh: Path, save: Save, tmp_path: Path
 ) -> None:

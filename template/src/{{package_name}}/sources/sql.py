@@ -74,7 +74,9 @@ class Sql:
                 self._time,
             )
         now = datetime.now(UTC)
-        partitions = {partition for _, *row in found for partition in self._partitions(row)}
+        # When clocks are put back, an hour stands for two; of text, it is the first.
+        folds = (0,) if connection.dialect.name == "sqlite" else (0, 1)
+        partitions = {one for _, *row in found for one in self._partitions(row, folds)}
         return sorted(name for name in partitions if self._cadence.end(name) <= now)
 
     def is_arriving(self, partition: Partition) -> bool:
@@ -115,12 +117,11 @@ class Sql:
             frame = frame.sort(pl.all(), nulls_last=True)
         return storage.write_by_content(folder, frame)
 
-    def _partitions(self, row: Sequence[Any]) -> Iterator[Partition]:
+    def _partitions(self, row: Sequence[Any], folds: tuple[int, ...]) -> Iterator[Partition]:
         if None not in row:
             year, month, day, hour = (*map(int, row), 0)[:4]
             moment = datetime(year, month, day, hour, tzinfo=ZoneInfo(self._cadence.zone))
-            # When clocks are put back, an hour stands for two.
-            yield from {self._cadence.of(moment.replace(fold=fold)) for fold in (0, 1)}
+            yield from {self._cadence.of(moment.replace(fold=fold)) for fold in folds}
 
     def _bounds(self, connection: Connection, start: datetime, end: datetime) -> dict[str, Any]:
         zone = ZoneInfo(self._cadence.zone)

@@ -305,7 +305,9 @@ def _tables(address: str) -> str:
 def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) -> Table:
     notes: list[str] = []
     dialect: dict[str, Any] = {}
-    frame = _typed(_open(source, dialect, notes, rows_for_types), ignore, notes)
+    opened = _open(source, dialect, notes, rows_for_types)
+    comma = dialect.get("decimal_comma", False)
+    frame = _typed(opened, ignore, notes, decimal_comma=comma)
     if dialect and sum(Path(path).stat().st_size for path in source.paths) < IN_MEMORY_BYTES:
         # Text is slow to read: once is enough.
         frame = frame.collect(engine="streaming").lazy()
@@ -330,12 +332,14 @@ def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) 
 
 def read_file(table: Table, path: str) -> pl.DataFrame:
     """Return the rows of one of the table's files, in the table's types."""
-    frame = _open(replace(table.source, paths=(path,)), {}, [], None)
+    dialect: dict[str, Any] = {}
+    frame = _open(replace(table.source, paths=(path,)), dialect, [], None)
     there = frame.collect_schema()
     lacking = [pl.lit(None).alias(name) for name in table.columns if name not in there]
     frame = frame.with_columns(lacking).select(list(table.columns))
     types = {name: column.dtype for name, column in table.columns.items()}
-    return _typed(frame, (), [], types).collect().cast(types)  # type: ignore[arg-type]
+    typed = _typed(frame, (), [], types, dialect.get("decimal_comma", False))
+    return typed.collect().cast(types)  # type: ignore[arg-type]
 
 
 def _counts(name: str, types: pl.Schema) -> list[pl.Expr]:
@@ -352,6 +356,7 @@ def _typed(
     ignore: Sequence[str],
     notes: list[str],
     wanted: Mapping[str, pl.DataType] | None = None,
+    decimal_comma: bool = False,
 ) -> pl.LazyFrame:
     """Return the columns that can be used, in the few types that a contract needs."""
     types = frame.collect_schema()
@@ -379,8 +384,16 @@ def _typed(
             continue
         if "_duplicated_" in name:
             notes.append(f"a second column of the same name is now called '{name}'")
-        type_of_name = wanted[name] if wanted else None
-        kept.append(_as_contract_has_it(name, dtype, first[name], notes, type_of_name))
+        known = wanted[name] if wanted else None
+        if (
+            decimal_comma
+            and dtype == pl.String
+            and (number := _number(first[name], known)) is not None
+        ):
+            notes.append(f"column '{name}' holds numbers like '{first[name].drop_nulls()[0]}'")
+            kept.append(number)
+        else:
+            kept.append(_as_contract_has_it(name, dtype, first[name], notes, known))
     return frame.select(kept)
 
 
@@ -400,11 +413,6 @@ def _as_contract_has_it(
     if dtype in (pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     texts = first.drop_nulls() if dtype == pl.String else first.clear()
-    with_comma = texts.str.contains(",").any() if len(texts) else False
-    if wanted in (None, pl.Float64) and with_comma and texts.str.contains(f"^({THOUSANDS})$").all():
-        notes.append(f"column '{name}' holds numbers like '{texts[0]}'")
-        plain = column.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-        return plain.cast(pl.Float64, strict=False)
     form, no_time = _form_of_times(texts)
     most = (1 - MOSTLY) * len(texts)
     if wanted is not None:
@@ -417,6 +425,17 @@ def _as_contract_has_it(
     zone = "UTC" if form.endswith("Z") else None
     time = column.str.to_datetime(form, time_zone=zone, strict=False)
     return time.cast(pl.Date) if form in DAYS else time
+
+
+def _number(first: pl.Series, wanted: pl.DataType | None) -> pl.Expr | None:
+    """Return a column of texts as numbers, if they are some with points between thousands."""
+    texts = first.drop_nulls()
+    if wanted not in (None, pl.Float64) or not len(texts):
+        return None
+    if not texts.str.contains(f"^({THOUSANDS})$").all():
+        return None
+    plain = pl.col(first.name).str.replace_all(".", "", literal=True)
+    return plain.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
 
 
 def texts_that_are_no_time(texts: pl.Series) -> pl.Series:
