@@ -111,7 +111,7 @@ def copy(repository: Path, template: Path, say: Callable[[str], bool]) -> set[st
         say: Whether to overwrite a file.
     """
     [command] = [line for line in commands() if "copier copy" in line]
-    arguments = command.replace("<this repository>", str(template)).split()
+    arguments = command.replace("../ml-pipeline-template", str(template)).split()
     assert arguments.pop(0) == "uvx"
     child = pexpect.spawn(
         sys.executable,
