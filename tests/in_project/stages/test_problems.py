@@ -198,6 +198,16 @@ def test_classes_that_are_rare_or_were_not_learned_are_named_with_their_rows(do:
     assert found["terminal"].count("[new]") == 1
 
 
+def test_a_class_that_is_never_predicted_is_named(do: Do) -> None:
+    problem = PROBLEM.replace("grape", "is_barolo") + "THRESHOLD = thresholds.fixed(2.0)\n"
+    problem = problem.replace('pl.col("is_barolo")', 'pl.col("grape") == "barolo"')
+    found = do(AGAIN, problem, GATES__METRICS="{}")
+
+    [never] = [note for note in found["promote"]["verdict"]["notes"] if note["classes"]]
+    assert never["kind"] == "classes_never_predicted"
+    assert list(never["classes"]) == ["true"]
+
+
 def test_a_team_has_its_own_metric_threshold_and_way_to_fit(do: Do) -> None:
     problem = (
         PROBLEM.replace('pl.col("grape")', 'pl.col("grape") == "barolo"')

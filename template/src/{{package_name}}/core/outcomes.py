@@ -196,6 +196,7 @@ class Note(Outcome):
         "champion_moved",
         "champion_not_comparable",
         "champion_saw_holdout",
+        "classes_never_predicted",
         "classes_not_learned",
         "few_rows_of_classes",
         "wider_window_available",
@@ -235,6 +236,10 @@ class Note(Outcome):
             "classes_not_learned": (
                 f"not learned, and never predicted, since no row to learn from is of it: {counted} "
                 "(its held-out rows); a wider window may have some"
+            ),
+            "classes_never_predicted": (
+                f"never predicted on held-out rows, some of which are of it: {counted}; see the "
+                "confusion matrix, class weights and THRESHOLD"
             ),
             "few_rows_of_classes": (
                 f"few held-out rows are of {counted}: what is measured says little of them"

@@ -257,7 +257,7 @@ def _notes_on(present: Present, features: FeaturesRef, settings: Settings) -> tu
 
 
 def _notes_on_classes(predicted: pl.DataFrame, present: Present) -> tuple[Note, ...]:
-    """Return which classes the challenger has not learned, or is hardly measured on."""
+    """Return which classes the challenger has not learned, never predicts, or hardly met."""
     learned = classes_of(predicted)
     if not learned:
         return ()
@@ -266,7 +266,13 @@ def _notes_on_classes(predicted: pl.DataFrame, present: Present) -> tuple[Note, 
     rows = dict(sorted(held.items(), key=lambda one: (one[1], one[0])))
     unknown = {name: count for name, count in rows.items() if name not in learned}
     few = {name: count for name, count in rows.items() if name in learned and count < FEW_ROWS}
-    notes = {"classes_not_learned": unknown, "few_rows_of_classes": few}
+    predictions = set(predicted["prediction"].cast(pl.String))
+    never = {name: n for name, n in rows.items() if name not in {*unknown, *few, *predictions}}
+    notes = {
+        "classes_not_learned": unknown,
+        "classes_never_predicted": never,
+        "few_rows_of_classes": few,
+    }
     return tuple(
         Note.model_validate({"kind": kind, "classes": found})
         for kind, found in notes.items()
