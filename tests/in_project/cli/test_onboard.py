@@ -33,6 +33,7 @@ from flight_delays.core import registry, tracking
 from flight_delays.core.context import Context
 from flight_delays.core.errors import BadInput
 from flight_delays.core.settings import load_settings
+from flight_delays.sources.conform import conform
 from flight_delays.sources.read import parse
 from typer.testing import CliRunner, Result
 
@@ -388,6 +389,50 @@ def test_points_between_thousands_are_read_by_onboarding_and_by_the_pipeline(
     with mock.patch("flight_delays.sources.read.load_schema", return_value=types):
         read = parse(data, ".csv")
     assert read["income"].to_list() == ["1234.56", "12.5", "1000000", "7"]
+
+
+@pytest.mark.parametrize("form", ["%m/%d/%Y", "%d/%m/%Y"])
+@pytest.mark.parametrize("kind", ["table", "files"])
+def test_days_with_slashes_are_read_by_onboarding_and_by_the_pipeline(
+    fresh: Path, tmp_path: Path, form: str, kind: str
+) -> None:
+    rows = customers().with_columns(pl.col("day").dt.to_string(form))
+    address = f"{tmp_path}/table.csv"
+    if kind == "files":
+        # In a single one of them, nobody could know.
+        address = f"{tmp_path}/on-{{partition}}.csv"
+        for (day,), part in customers().partition_by("day", as_dict=True).items():
+            part.with_columns(pl.col("day").dt.to_string(form)).write_csv(
+                tmp_path / f"on-{day}.csv"
+            )
+    else:
+        rows.write_csv(address)
+    seen = look(address)
+    assert (seen.columns["day"].low, seen.columns["day"].high) == (
+        date(2026, 1, 1),
+        date(2026, 1, 20),
+    )
+
+    assert onboard(address, "--target", "left").exit_code == 0
+    assert (
+        tomllib.loads((fresh / "config/pipeline.toml").read_text())["data"]["csv"]["date_format"]
+        == form
+    )
+    types = SimpleNamespace(types={"day": pl.Date(), "left": pl.String()})
+    text = f"day,left\n{date(2026, 1, 5):{form}},yes\n2026-01-06,no\nsoon,no\n"
+    with mock.patch("flight_delays.sources.read.load_schema", return_value=types):
+        typed = conform(parse(text.encode(), ".csv"), types.types).rows
+    assert typed["day"].to_list() == [date(2026, 1, 5), date(2026, 1, 6), None]
+
+
+def test_days_that_may_be_months_stay_text(save: Save, tmp_path: Path) -> None:
+    rows = customers().with_columns(day=pl.lit("03/04/2026"))
+    rows.write_csv(tmp_path / "table.csv")
+    table = look(f"{tmp_path / 'table.csv'}")
+    assert table.columns["day"].dtype == pl.String
+    assert "nobody knows whether the day or the month comes first" in "; ".join(table.notes)
+    with pytest.raises(BadInput, match="--time day: of '03/04/2026' nobody knows whether the day"):
+        infer(table, Asked("left", "day"))
 
 
 def test_commas_between_thousands_are_taken_for_no_decimals(tmp_path: Path) -> None:

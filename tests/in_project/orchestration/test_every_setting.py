@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "data.csv.decimal_comma": True,
     "data.csv.encoding": "latin-1",
     "data.csv.null_values": ["", "NA"],
+    "data.csv.date_format": "%m/%d/%Y",
     "data.reference": {"airports": {"source": "airports.csv", "storage_options": {"key": "abc"}}},
     "data.labels": {"source": "labels.parquet", "storage_options": {"key": "abc"}},
     "validation.min_rows": 3,

@@ -85,12 +85,14 @@ class Csv(_Section):
 
     Attributes:
         null_values: What stands for a value that is not there, in any column.
+        date_format: Of dates and times, as strptime has it; what it does not fit is read as ever.
     """
 
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     decimal_comma: bool = False
     encoding: str = "utf8"
     null_values: list[str] = [""]
+    date_format: Annotated[str, Field(pattern=r"^$|%")] = ""
 
     @field_validator("encoding")
     @classmethod

@@ -212,6 +212,8 @@ def _parse_csv(data: bytes, guess: bool) -> pl.DataFrame:
             f"the CSV has one column, '{frame.columns[0]:.60}': is separator = {others[0]!r} "
             "missing in [data.csv] of config/pipeline.toml?"
         )
+    if csv.date_format and not guess:
+        frame = _with_iso_times(frame, csv.date_format)
     if csv.decimal_comma and not guess:
         types = load_schema().types
         numbers = [name for name in frame.columns if name in types and types[name].is_numeric()]
@@ -221,6 +223,21 @@ def _parse_csv(data: bytes, guess: bool) -> pl.DataFrame:
         text = pl.when(text.str.contains(_THOUSANDS)).then(whole).otherwise(text)
         frame = frame.with_columns(text.str.replace(",", ".", literal=True))
     return frame
+
+
+def _with_iso_times(frame: pl.DataFrame, form: str) -> pl.DataFrame:
+    """Return texts in that form as ISO 8601 in the contract's columns of dates and times."""
+    import polars as pl
+
+    types = load_schema().types
+    times = [name for name in frame.columns if types.get(name) in (pl.Date, pl.Datetime)]
+    return frame.with_columns(
+        pl.coalesce(
+            pl.col(name).str.strip_chars().str.to_datetime(form, strict=False).dt.to_string("iso"),
+            pl.col(name),
+        )
+        for name in times
+    )
 
 
 def _as_utf8(data: bytes, encoding: str) -> bytes:

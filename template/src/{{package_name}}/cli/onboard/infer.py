@@ -14,9 +14,10 @@ from ...core.cadence import Cadence, Unit
 from ...core.errors import BadInput
 from ...core.settings import load_settings
 from ...interface import OURS
-from .look import Column, Table, shown, texts_that_are_no_time
+from .look import Column, Table
 from .plan import Asked, Part, Plan, Problem, Windows
 from .steady import find_steady
+from .texts import form_of_times, is_ambiguous, shown
 
 # A number with more different values is measured, not a class.
 MAX_NUMBER_CLASSES = 10
@@ -135,8 +136,11 @@ def _no_time(values: pl.Series) -> str:
         return (
             f"it holds {values.dtype} like {shown(values.drop_nulls()[:1])}, not a date or a time"
         )
-    wrong = texts_that_are_no_time(values)
-    return f"it holds text, and no date or time is {shown(wrong)}"
+    texts = values.drop_nulls()
+    form, wrong = form_of_times(texts)
+    if is_ambiguous(texts, form):
+        return f"of {shown(texts[:1])} nobody knows whether the day or the month comes first"
+    return f"it holds text, and no date or time is {shown(wrong.unique(maintain_order=True))}"
 
 
 def _is_mostly_there(table: Table, name: str) -> bool:

@@ -14,6 +14,16 @@ import polars as pl
 
 from ...core.errors import BadInput
 from ...interface import is_unusable
+from .texts import (
+    MOSTLY,
+    NUMBER,
+    as_number,
+    as_time,
+    form_of_times,
+    is_ambiguous,
+    is_slashed,
+    shown,
+)
 
 # As many rows are looked at closely; a table that is not larger is taken whole.
 SAMPLE_ROWS = 50_000
@@ -24,15 +34,6 @@ DATABASE_ROWS = 500_000
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 # What programs write where there is no value.
 NO_VALUE = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
-# How text may spell a time, and how a day; a few texts of a column may be none.
-MOSTLY = 0.95
-TIMES = (
-    *("%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"),
-    *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M"),
-)
-DAYS = ("%Y-%m-%d", "%d.%m.%Y", "%Y/%m/%d")
-# A number with points between thousands, as in 1.234,56; such a file has decimal commas.
-THOUSANDS = r"[+-]?\d{1,3}(?:\.\d{3})*(?:,\d+)?|[+-]?\d+(?:,\d+)?"
 # How polars says that a file is not what it seems to be.
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
@@ -206,6 +207,8 @@ def _open(
         return pl.scan_ndjson(paths, infer_schema_length=rows_for_types)
     dialect |= _dialect(paths[0])
     options = {name: value for name, value in dialect.items() if name != "encoding"}
+    # polars takes 03/04/2026 for a day in April, wherever that was written.
+    options |= {"schema_overrides": dict.fromkeys(_slashed(paths[0], options), pl.String)}
     options |= {"try_parse_dates": True, "infer_schema_length": rows_for_types}
     if dialect["separator"] != ",":
         comma = " and has decimal commas" if dialect["decimal_comma"] else ""
@@ -239,6 +242,16 @@ def _decoded(path: str, encoding: str, options: dict[str, Any]) -> pl.DataFrame:
         return pl.read_csv(file.read().encode(), **options)
 
 
+def _slashed(path: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a CSV that hold days like 03/04/2026."""
+    plain = {**options, "infer_schema": False, "encoding": "utf8-lossy", "decimal_comma": False}
+    first = pl.scan_csv(path, **plain).head(100).collect()
+    form = r"^\d{1,2}/\d{1,2}/\d{4}"
+    # Some names are patterns of polars': the values alone are asked.
+    texts = [(one.name, one.alias("text")) for one in first if one.dtype == pl.String]
+    return [name for name, text in texts if text.str.contains(form).any()]
+
+
 def _dialect(path: str) -> dict[str, Any]:
     """Return how a CSV is written, from its first lines."""
     # Whole lines: nothing is separated by this character.
@@ -250,7 +263,7 @@ def _dialect(path: str) -> dict[str, Any]:
     separator = max(",;\t|", key=lines[0].count)
     fields = [field.strip('" ') for line in lines[1:] for field in line.split(separator)]
     comma = separator != "," and any(
-        "," in field and re.fullmatch(THOUSANDS, field) for field in fields
+        "," in field and re.fullmatch(NUMBER, field) for field in fields
     )
     return {
         "separator": separator,
@@ -306,8 +319,7 @@ def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) 
     notes: list[str] = []
     dialect: dict[str, Any] = {}
     opened = _open(source, dialect, notes, rows_for_types)
-    comma = dialect.get("decimal_comma", False)
-    frame = _typed(opened, ignore, notes, decimal_comma=comma)
+    frame = _typed(opened, dialect, ignore, notes)
     if dialect and sum(Path(path).stat().st_size for path in source.paths) < IN_MEMORY_BYTES:
         # Text is slow to read: once is enough.
         frame = frame.collect(engine="streaming").lazy()
@@ -332,13 +344,12 @@ def _measure(source: Source, ignore: Sequence[str], rows_for_types: int | None) 
 
 def read_file(table: Table, path: str) -> pl.DataFrame:
     """Return the rows of one of the table's files, in the table's types."""
-    dialect: dict[str, Any] = {}
-    frame = _open(replace(table.source, paths=(path,)), dialect, [], None)
+    frame = _open(replace(table.source, paths=(path,)), {}, [], None)
     there = frame.collect_schema()
     lacking = [pl.lit(None).alias(name) for name in table.columns if name not in there]
     frame = frame.with_columns(lacking).select(list(table.columns))
     types = {name: column.dtype for name, column in table.columns.items()}
-    typed = _typed(frame, (), [], types, dialect.get("decimal_comma", False))
+    typed = _typed(frame, dict(table.dialect), (), [], types)
     return typed.collect().cast(types)  # type: ignore[arg-type]
 
 
@@ -353,12 +364,20 @@ def _counts(name: str, types: pl.Schema) -> list[pl.Expr]:
 
 def _typed(
     frame: pl.LazyFrame,
+    dialect: dict[str, Any],
     ignore: Sequence[str],
     notes: list[str],
     wanted: Mapping[str, pl.DataType] | None = None,
-    decimal_comma: bool = False,
 ) -> pl.LazyFrame:
-    """Return the columns that can be used, in the few types that a contract needs."""
+    """Return the columns that can be used, in the few types that a contract needs.
+
+    Args:
+        frame: Rows as they were read.
+        dialect: Of a CSV; the form of its days is added.
+        ignore: Columns to leave out.
+        notes: What is done is added.
+        wanted: The types, where they are known.
+    """
     types = frame.collect_schema()
     if unknown := [name for name in ignore if name not in types]:
         raise BadInput(f"--ignore {unknown[0]}: no such column; there are: {', '.join(types)}")
@@ -385,26 +404,15 @@ def _typed(
         if "_duplicated_" in name:
             notes.append(f"a second column of the same name is now called '{name}'")
         known = wanted[name] if wanted else None
-        if (
-            decimal_comma
-            and dtype == pl.String
-            and (number := _number(first[name], known)) is not None
-        ):
-            notes.append(f"column '{name}' holds numbers like '{first[name].drop_nulls()[0]}'")
-            kept.append(number)
-        else:
-            kept.append(_as_contract_has_it(name, dtype, first[name], notes, known))
+        kept.append(_as_contract_has_it(first[name], dialect, notes, known))
     return frame.select(kept)
 
 
 def _as_contract_has_it(
-    name: str,
-    dtype: pl.DataType,
-    first: pl.Series,
-    notes: list[str],
-    wanted: pl.DataType | None,
+    first: pl.Series, dialect: dict[str, Any], notes: list[str], wanted: pl.DataType | None
 ) -> pl.Expr:
     """Return a column in a type that a contract needs, which may be known: `wanted`."""
+    name, dtype = first.name, first.dtype
     column = pl.col(name)
     if dtype.is_integer():
         return column.cast(pl.Int64)
@@ -412,55 +420,30 @@ def _as_contract_has_it(
         return column.cast(pl.Float64).fill_nan(None)
     if dtype in (pl.Categorical, pl.Enum):
         return column.cast(pl.String)
-    texts = first.drop_nulls() if dtype == pl.String else first.clear()
-    form, no_time = _form_of_times(texts)
-    most = (1 - MOSTLY) * len(texts)
-    if wanted is not None:
-        most = len(texts) if wanted.is_temporal() else -1
-    if not len(texts) or len(no_time) > most:
+    texts = first.drop_nulls()
+    if dtype != pl.String or not len(texts) or wanted == pl.String:
+        return column
+    number = as_number(name, texts) if dialect.get("decimal_comma") else None
+    if number is not None:
+        notes.append(f"column '{name}' holds numbers like '{texts[0]}'")
+        return number
+    if wanted is not None and wanted.is_temporal() and "date_format" in dialect:
+        return as_time(name, dialect["date_format"])
+    form, no_time = form_of_times(texts)
+    if wanted is None and len(no_time) > (1 - MOSTLY) * len(texts):
+        return column
+    if wanted is None and is_ambiguous(texts, form):
+        notes.append(
+            f"column '{name}' holds text like '{texts[0]}', of which nobody knows whether the day "
+            "or the month comes first, and stays text: write it like 2026-11-27"
+        )
         return column
     but = f", but for {shown(no_time.unique(maintain_order=True))}" if len(no_time) else ""
     like = next((text for text in texts if text not in no_time), "")
     notes.append(f"column '{name}' holds text like '{like}', taken as a time{but}")
-    zone = "UTC" if form.endswith("Z") else None
-    time = column.str.to_datetime(form, time_zone=zone, strict=False)
-    return time.cast(pl.Date) if form in DAYS else time
-
-
-def _number(first: pl.Series, wanted: pl.DataType | None) -> pl.Expr | None:
-    """Return a column of texts as numbers, if they are some with points between thousands."""
-    texts = first.drop_nulls()
-    if wanted not in (None, pl.Float64) or not len(texts):
-        return None
-    if not texts.str.contains(f"^({THOUSANDS})$").all():
-        return None
-    plain = pl.col(first.name).str.replace_all(".", "", literal=True)
-    return plain.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
-
-
-def texts_that_are_no_time(texts: pl.Series) -> pl.Series:
-    """Return the different texts that are no time in the form that most of the column has."""
-    return _form_of_times(texts.drop_nulls())[1].unique(maintain_order=True)
-
-
-def _form_of_times(texts: pl.Series) -> tuple[str, pl.Series]:
-    """Return the form that most texts have, read as times, and those that have not."""
-    forms = [(form, _not_written(texts, form)) for form in (*TIMES, *DAYS)]
-    return min(forms, key=lambda one: len(one[1]))
-
-
-def _not_written(texts: pl.Series, form: str) -> pl.Series:
-    """Return the texts that are no time in that form."""
-    try:
-        return texts.filter(texts.str.to_datetime(form, strict=False).is_null())
-    except pl.exceptions.PolarsError:
-        return texts
-
-
-def shown(values: Sequence[object] | pl.Series) -> str:
-    """Return the first of some values as part of a sentence."""
-    first = ", ".join(f"'{value}'" for value in values[:5])
-    return f"{first} …" if len(values) > 5 else first
+    if is_slashed(form) and dialect:
+        dialect["date_format"] = form
+    return as_time(name, form)
 
 
 def _refuse_mixed(column: Column, sample: pl.Series) -> None:

@@ -9,8 +9,9 @@ import polars as pl
 
 from ...core.cadence import Partition
 from ...ml.drift import psi
-from .look import Table, read_file, shown
+from .look import Table, read_file
 from .plan import Plan
+from .texts import shown
 
 # As many windows of the past are looked at; of fewer than three nothing can be said.
 MOST_WINDOWS, FEWEST_WINDOWS = 12, 3
