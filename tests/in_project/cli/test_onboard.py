@@ -264,7 +264,8 @@ def test_the_finest_cadence_with_enough_rows_is_proposed(
 
 
 def test_the_window_ends_at_a_gap(save: Save) -> None:
-    frame = customers().filter(pl.col("day") != date(2026, 1, 10))
+    gone = [date(2026, 1, day) for day in (8, 9, 10)]
+    frame = customers().filter(~pl.col("day").is_in(gone))
     plan = proposed(frame, save, cadence="day")
 
     assert plan.windows.wider == 10
@@ -484,6 +485,50 @@ def test_a_number_that_counts_on_is_the_key_and_has_no_bounds(save: Save) -> Non
     assert "in_range" not in schema.partition('"Bestellung": pa.Column(')[2].partition("),")[0]
     # By chance, half of what is measured would be there twice.
     assert proposed(customers().drop("customer_id", "note"), save).key == ()
+
+
+@pytest.mark.parametrize(
+    ("missing", "unit", "partitions"),
+    [
+        # Closed on Sundays; only on Mondays and Tuesdays; closed for a month.
+        ([6], "day", 120),
+        ([2, 3, 4, 5, 6], "week", 17),
+        (range(40, 70), "day", 50),
+    ],
+)
+def test_days_may_be_missing_but_not_for_long(
+    save: Save, missing: list[int] | range, unit: str, partitions: int
+) -> None:
+    days = [date(2026, 1, 1) + timedelta(days=number // 30) for number in range(3600)]
+    rows = customers(3600).with_columns(day=pl.Series(days))
+    if isinstance(missing, range):
+        rows = rows.filter(~(pl.int_range(3600) // 30).is_in(list(missing)))
+    else:
+        rows = rows.filter(~(pl.col("day").dt.weekday() - 1).is_in(missing))
+    plan = proposed(rows, save)
+
+    assert plan.cadence.unit == unit
+    # Up to a third more than the window, where there are as many.
+    assert plan.windows.wider == partitions
+    assert ("in a row" in plan.reasons["cadence"]) is (missing != [6])
+
+
+def test_a_newest_week_that_has_only_begun_is_left_out(save: Save) -> None:
+    days = [date(2026, 1, 5) + timedelta(days=number // 5) for number in range(290)]
+    plan = proposed(customers(290).with_columns(day=pl.Series(days)), save)
+
+    assert (plan.cadence.unit, plan.windows.newest) == ("week", "2026-W09")
+    assert plan.reasons["cadence"].endswith("; 2026-W10 has 10 and may not be complete")
+
+
+def test_numbers_with_a_unit_are_no_categories(save: Save) -> None:
+    rows = customers().with_columns(
+        plan=pl.concat_str(pl.col("age"), pl.lit("%")),
+        note=pl.concat_str(pl.lit("$"), pl.col("age"), pl.lit(".50")),
+    )
+    plan = proposed(rows, save)
+    for name in ("plan", "note"):
+        assert "numbers with a unit, like '" in plan.left_out[name]
 
 
 def test_a_window_is_longer_where_partitions_are_small(save: Save) -> None:
@@ -938,7 +983,7 @@ def test_a_champion_of_another_table_is_taken_back_unless_it_is_champion_again(
         client.create_model_version(name, f"{tracked}")
     registry.promote(1)
 
-    def execute(_: str) -> Any:
+    def execute(*_: Any) -> Any:
         assert registry.versions() == (None, None)
         if outcome == "none":
             raise BadInput("too few rows")

@@ -100,7 +100,7 @@ def onboard(
         return
     _put(measured, plan, files, mask or [], force=force)
     if train:
-        _train()
+        _train(plan.windows.newest or None)
     _say_what_next(plan)
 
 
@@ -132,7 +132,7 @@ def _proposal(table: Table, plan: Plan) -> Shown:
         windows, unit = plan.windows, plan.cadence.unit
         rows = f"about {windows.window * windows.typical_rows:,} of {table.rows:,} rows"
         held = f"{windows.holdout} of them held out; window in [training] says how many"
-        shown.add_row("learns from", f"{windows.window} {unit}s", f"{rows}; {held}")
+        shown.add_row("learns from", f"{windows.window} {unit}s", escape(f"{rows}; {held}"))
         shown.add_row("steady", f"{len(plan.steady)}", escape(plan.reasons.get("steady", "")))
     for name, why in {**plan.left_out, **plan.suspicious}.items():
         used = "left out" if name in plan.left_out else "look at it"
@@ -187,8 +187,8 @@ def _may_replace(paths: Names) -> bool:
     return typer.confirm(f"Replace {', '.join(paths)}? A copy is kept in var/onboard/")
 
 
-def _train() -> None:
-    """Train, evaluate and promote on the plain runner."""
+def _train(partition: str | None = None) -> None:
+    """Train, evaluate and promote on the plain runner, for the newest partition that is whole."""
     from ...core import registry
     from ...pipeline import execute
     from ...reporting.terminal import StageProgress, result_table
@@ -206,7 +206,7 @@ def _train() -> None:
         )
     try:
         with StageProgress():
-            run = execute("training")
+            run = execute("training", partition)
     finally:
         # Nor may a service go on with it; of the same table, it may be champion again.
         if former and registry.versions()[0] != int(former.version):

@@ -38,7 +38,14 @@ WATCHED = {"hour": 24, "day": 7, "week": 4, "month": 3}
 ID_NAME = re.compile(r"(^|[_\W])(id|key|uuid|guid)([_\W]|$)|[a-z]I[dD]$", re.IGNORECASE)
 ID_NAME_CAMEL = re.compile(r"[a-z](Id|ID)$")
 # A time that says something of the row, not when it happened.
-OTHER_TIME = re.compile(r"birth|born|dob|expir|valid|until|end|due|updated", re.IGNORECASE)
+OTHER_TIME = re.compile(
+    r"birth|born|expir|valid|updated|(?:^|[_\W])(?:dob|until|end|due)(?:[_\W]|$)", re.IGNORECASE
+)
+# Shops are closed on Sundays: as many partitions in a row may be missing, and not more in all.
+LONGEST_GAP = {"hour": 6, "day": 2, "week": 1, "month": 0}
+LEAST_SHARE = 0.7
+# A number with its unit, which polars leaves text.
+WITH_UNIT = r"^[$€£¥]?\s*[+-]?\d[\d.,]*\s*(?:[$€£¥%]|EUR|USD|GBP|CHF)?$"
 
 
 def infer(table: Table, asked: Asked) -> Plan:
@@ -183,20 +190,22 @@ def _cadence(table: Table, asked: Asked, plan: Plan) -> Plan:
         names = cadence.names(cadence.clock(pl.col(plan.time), dtype)).alias("partition")
         counts = table.frame.select(names).drop_nulls().group_by("partition").len()
         rows = dict(sorted(counts.collect(engine="streaming").iter_rows()))
-        found[unit] = _unbroken(cadence, rows)
-        enough = statistics.median(found[unit].values()) >= ENOUGH_ROWS
-        if len(found[unit]) >= ENOUGH_PARTITIONS and enough:
+        found[unit] = _recent(cadence, rows)
+        there = _there(found[unit])
+        if len(there) >= ENOUGH_PARTITIONS and statistics.median(there) >= ENOUGH_ROWS:
             break
     else:
-        unit = max(found, key=lambda one: min(len(found[one]), ENOUGH_PARTITIONS))
-    rows = found[unit]
+        unit = max(found, key=lambda one: min(len(_there(found[one])), ENOUGH_PARTITIONS))
+    rows, partial = _without_partial(found[unit])
     if len(rows) < FEW_PARTITIONS:
         raise BadInput(
             f"column '{plan.time}' has {len(rows)} {unit}(s) in a row up to {max(rows)}: too few "
             "to hold the newest out. Give more, or --cadence none to hold rows out by chance"
         )
-    typical = statistics.median(rows.values())
-    reason = f"{len(rows)} {unit}s in a row up to {max(rows)}, of {typical:g} rows"
+    there = _there(rows)
+    gaps = f"{len(there)} of {len(rows)} {unit}s" if len(there) < len(rows) else ""
+    reason = f"{gaps or f'{len(rows)} {unit}s in a row'} up to {max(rows)}"
+    reason += f", of {statistics.median(there):g} rows{partial}"
     reasons = plan.reasons | {"cadence": reason}
     windows = _windows(unit, _after_lags(asked, rows))
     return replace(plan, cadence=_cut_by(unit), windows=windows, reasons=reasons)
@@ -221,7 +230,7 @@ def _files(table: Table, asked: Asked, plan: Plan) -> Plan:
             f"'{names[0]}' in '{table.source.paths[0]}' is no hour, day, week or month like "
             "2026-11-27T14, 2026-11-27, 2026-W48 or 2026-11: rename the files, or name their folder"
         )
-    rows = _unbroken(cadence, dict.fromkeys(sorted(names), table.rows // len(names)))
+    rows = _recent(cadence, dict.fromkeys(sorted(names), table.rows // len(names)))
     if len(rows) < FEW_PARTITIONS:
         raise BadInput(
             f"'{table.source.address}' has {len(rows)} {unit}(s) in a row up to {max(rows)}: too "
@@ -232,13 +241,35 @@ def _files(table: Table, asked: Asked, plan: Plan) -> Plan:
     return replace(plan, cadence=cadence, windows=windows, reasons=reasons)
 
 
-def _unbroken(cadence: Cadence, rows: dict[str, int]) -> dict[str, int]:
-    """Return the newest partitions back to the first gap, oldest first."""
-    unbroken, name = {}, max(rows)
-    while name in rows:
-        unbroken[name] = rows[name]
+def _recent(cadence: Cadence, rows: dict[str, int]) -> dict[str, int]:
+    """Return the newest partitions back to a long gap, oldest first; a missing one has no rows."""
+    walked, kept, gap, name = list[str](), 1, 0, max(rows)
+    while name >= min(rows):
+        walked.append(name)
+        gap = 0 if name in rows else gap + 1
+        if gap > LONGEST_GAP[cadence.unit]:
+            break
+        if not gap and sum(one in rows for one in walked) >= LEAST_SHARE * len(walked):
+            kept = len(walked)
         name = cadence.shift(name, -1)
-    return dict(reversed(unbroken.items()))
+    return {name: rows.get(name, 0) for name in reversed(walked[:kept])}
+
+
+def _there(rows: dict[str, int]) -> list[int]:
+    """Return how many rows each partition has that is not missing."""
+    return [count for count in rows.values() if count]
+
+
+def _without_partial(rows: dict[str, int]) -> tuple[dict[str, int], str]:
+    """Leave out a newest partition that has only begun, and say so."""
+    *before, newest = _there(rows)
+    least = load_settings().validation.min_rows_share
+    if len(before) <= FEW_PARTITIONS or newest >= least * statistics.median(before):
+        return rows, ""
+    *kept, name = rows
+    while not rows[kept[-1]]:
+        kept.pop()
+    return {one: rows[one] for one in kept}, f"; {name} has {newest} and may not be complete"
 
 
 def _after_lags(asked: Asked, rows: dict[str, int]) -> dict[str, int]:
@@ -254,11 +285,11 @@ def _after_lags(asked: Asked, rows: dict[str, int]) -> dict[str, int]:
 
 
 def _windows(unit: Unit, rows: dict[str, int]) -> Windows:
-    needed = ENOUGH_TO_LEARN // max(1, round(statistics.median(rows.values())))
+    needed = ENOUGH_TO_LEARN // max(1, round(statistics.median(_there(rows))))
     longest = max(LONGEST[unit], min(needed, MOST_PARTITIONS))
     wider = min(len(rows), longest * 4 // 3)
     window = max(FEW_PARTITIONS, wider * 3 // 4)
-    recent = list(rows.values())[-wider:]
+    recent = [count for count in list(rows.values())[-wider:] if count]
     return Windows(
         window=window,
         wider=wider,
@@ -415,9 +446,17 @@ def _no_feature(table: Table, plan: Plan, column: Column) -> str:
         return f"leak-like: alone it tells the target ({known:.0%})"
     if is_id(table, column):
         return f"id-like: {column.distinct:,} different values"
+    if column.dtype == pl.String and _has_units(table.sample[column.name]):
+        like = table.sample[column.name].drop_nulls()[0]
+        return f"numbers with a unit, like '{like}': write them without it to learn from them"
     if column.dtype == pl.String and column.distinct > MAX_CATEGORIES:
         return f"text with {column.distinct:,} different values: high-cardinality"
     return ""
+
+
+def _has_units(values: pl.Series) -> bool:
+    """Tell whether text holds numbers, with a unit before or after them."""
+    return bool(len(values.drop_nulls())) and values.drop_nulls().str.contains(WITH_UNIT).all()
 
 
 def _knows(sample: pl.DataFrame, column: Column, plan: Plan) -> float:
