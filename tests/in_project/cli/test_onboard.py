@@ -940,6 +940,28 @@ def test_a_file_of_a_database_is_found_from_anywhere(
     assert source == f"sqlite:///{tmp_path / 'shop.db'}"
 
 
+@pytest.mark.parametrize("kind", ["table", "files"])
+def test_rows_that_come_later_turn_no_test_red(fresh: Path, tmp_path: Path, kind: str) -> None:
+    address = f"{tmp_path}/table.parquet"
+    customers().write_parquet(address)
+    if kind == "files":
+        address = f"{tmp_path}/on-{{partition}}.parquet"
+        for (day,), part in customers().partition_by("day", as_dict=True).items():
+            part.write_parquet(tmp_path / f"on-{day}.parquet")
+    assert onboard(address, "--target", "left").exit_code == 0
+    pl.DataFrame({"age": ["bad"]}).write_parquet(fresh / "data/sample/2026-02-01.parquet")
+
+    code = "import sample; print(sample.rows().height)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=fresh / "tests" / "domain",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "600\n"
+
+
 def test_what_git_knows_to_be_changed_is_not_replaced(fresh: Path, save: Save) -> None:
     git = ["git", "-C", f"{fresh}", "-c", "user.name=a", "-c", "user.email=a@example.com"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "Generate"]):
