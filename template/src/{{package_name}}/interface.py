@@ -408,8 +408,9 @@ def advice() -> str:
         load_problem().with_target(features.of(rows, Context.of(rows)))
     except DomainError as error:
         return f"tried on no rows, {error}"
-    except Exception:
-        # Code that cannot do without a row is shown to be right or wrong by a run.
+    except (Exception, pl.exceptions.PanicException):
+        # Code that cannot do without a row is shown to be right or wrong by a run. A panic of
+        # polars' is no `Exception`.
         return ""
     return ""
 
