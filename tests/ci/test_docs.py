@@ -37,6 +37,17 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
+def test_each_alert_is_explained() -> None:
+    event = ROOT / "template" / "src" / "{{package_name}}" / "alerts" / "event.py"
+    [titles] = re.findall(r"^_TITLES.*?^\}", event.read_text(), re.MULTILINE | re.DOTALL)
+    explained = re.findall(
+        r"^\| ([^|]+) \|", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE
+    )
+    kinds = dict(re.findall(r'"(\w+)": "([^"]+)"', titles))
+    assert kinds.pop("test")
+    assert set(kinds.values()) <= set(explained)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_channel_and_a_step_work_as_the_page_prints_them(sources: Path, tmp_path: Path) -> None:
