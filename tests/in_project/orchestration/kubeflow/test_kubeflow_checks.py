@@ -21,7 +21,7 @@ from flight_delays.orchestration.kubeflow import checks
 from flight_delays.orchestration.kubeflow import (
     cluster as kubeflow_cluster,
 )
-from kfp_server_api import ApiException
+from kfp_server_api import ApiException  # type: ignore[import-untyped]
 from receivers import free_port, webhook
 from sandbox import CHECKOUT
 
