@@ -519,6 +519,8 @@ def test_a_newest_week_that_has_only_begun_is_left_out(save: Save) -> None:
 
     assert (plan.cadence.unit, plan.windows.newest) == ("week", "2026-W09")
     assert plan.reasons["cadence"].endswith("; 2026-W10 has 10 and may not be complete")
+    # It is scored all the same.
+    assert plan.windows.least_rows == 10
 
 
 def test_numbers_with_a_unit_are_no_categories(save: Save) -> None:

@@ -208,6 +208,9 @@ def _cadence(table: Table, asked: Asked, plan: Plan) -> Plan:
     reason += f", of {statistics.median(there):g} rows{partial}"
     reasons = plan.reasons | {"cadence": reason}
     windows = _windows(unit, _after_lags(asked, rows))
+    # What has only begun is scored all the same.
+    least = min(windows.least_rows, *_there(found[unit])[-1:])
+    windows = replace(windows, least_rows=least)
     return replace(plan, cadence=_cut_by(unit), windows=windows, reasons=reasons)
 
 
