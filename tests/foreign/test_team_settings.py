@@ -47,6 +47,7 @@ SETTINGS = {
     "wait_timeout_minutes": "100000",
     "wait_interval_seconds": "0.5",
     "root": '"s3://bucket/artifacts"',
+    "keep_days": "30",
     "level": '"DEBUG"',
     "json_lines": "true",
 }
