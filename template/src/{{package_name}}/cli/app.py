@@ -189,8 +189,10 @@ def rollback(
     """
     from ..core import registry
 
-    if not force:
-        champions.require_prediction(registry.versions()[1])
+    previous = registry.versions()[1]
+    for version in registry.registered() if previous and not force else ():
+        if int(version.version) == previous:
+            champions.require_prediction(version)
     now, before = registry.rollback()
     out.print(f"version {now} is champion again; version {before} is kept as previous")
     champions.tell_monitoring()

@@ -141,7 +141,7 @@ def promote(
     if found and not force:
         if at := found.tags.get(registry.WITHDRAWN_TAG):
             raise BadInput(f"version {version} was taken back on {at}: --force promotes it anyway")
-        require_prediction(version)
+        require_prediction(found)
     before = registry.promote(version)
     after = f"; version {before} is kept as previous" if before else ""
     if before and before > version:
@@ -150,24 +150,21 @@ def promote(
     tell_monitoring()
 
 
-def require_prediction(version: int | None) -> None:
-    """Let a version predict before it becomes champion; one that is not there is for others to say.
+def require_prediction(version: ModelVersion) -> None:
+    """Let a version predict before it becomes champion.
 
     Raises:
         BadInput: It cannot.
     """
-    from ..core import registry
     from ..core.errors import BadInput, ChampionUnusable
     from ..stages.score import prove
 
     try:
-        for one in registry.registered():
-            if int(one.version) == version:
-                prove(one)
+        prove(version)
     except ChampionUnusable as error:
         raise BadInput(
-            f"version {version} cannot predict: {error.misfit}. Nothing was changed; `champion "
-            "history` names other versions, --force takes this one anyway"
+            f"version {version.version} cannot predict: {error.misfit}. Nothing was changed; "
+            "`champion history` names other versions, --force takes this one anyway"
         ) from error
 
 

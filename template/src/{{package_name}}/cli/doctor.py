@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import alerts, interface
+from .. import alerts
 from ..core import optional, registry, shared_state, storage, tracking
 from ..core.attempt import attempt
 from ..core.checks import Advice, Check, Probe, port_probe
@@ -21,7 +21,7 @@ from ..core.errors import UpdateError
 from ..core.paths import project_root
 from ..core.redact import redact
 from ..core.settings import load_settings
-from ..interface import check_domain, load_features, load_problem, load_schema
+from ..interface import advice, check_domain, load_features, load_problem, load_schema
 from ..sources import require_partitions
 from .update import find_versions
 
@@ -111,7 +111,7 @@ def _domain() -> str:
     check_domain()
     problem = load_problem()
     problem.require(load_settings().training.candidates)
-    if odd := interface.advice():
+    if odd := advice():
         raise Advice(odd)
     return f"{len(load_features().names)} features, {len(problem.candidates)} candidates"
 

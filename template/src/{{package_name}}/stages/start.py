@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from .. import alerts, interface
+from .. import alerts
 from ..core import closing, shared_state, storage, tracking
 from ..core.cadence import Partition
 from ..core.deadline import deadline
@@ -14,7 +14,7 @@ from ..core.explain import explained
 from ..core.logs import get_logger
 from ..core.refs import Pipeline, Run
 from ..core.settings import load_settings
-from ..interface import check_domain, load_problem
+from ..interface import advice, check_domain, load_problem
 from ..sources import newest_partition
 
 log = get_logger(__name__)
@@ -56,7 +56,7 @@ def start(
         check_domain()
         if pipeline == "training":
             load_problem().require(settings.training.candidates)
-        if odd := interface.advice():
+        if odd := advice():
             log.warning("%s", odd)
         if partition is None:
             chosen = newest_partition(settings)

@@ -459,7 +459,8 @@ def _no_feature(table: Table, plan: Plan, column: Column) -> str:
 
 def _has_units(values: pl.Series) -> bool:
     """Tell whether text holds numbers, with a unit before or after them."""
-    return bool(len(values.drop_nulls())) and values.drop_nulls().str.contains(WITH_UNIT).all()
+    texts = values.drop_nulls()
+    return len(texts) > 0 and texts.str.contains(WITH_UNIT).all()
 
 
 def _knows(sample: pl.DataFrame, column: Column, plan: Plan) -> float:
