@@ -42,8 +42,20 @@ VALUES: dict[str, Any] = {
     "data.csv.encoding": "latin-1",
     "data.csv.null_values": ["", "NA"],
     "data.csv.date_format": "%m/%d/%Y",
-    "data.reference": {"airports": {"source": "airports.csv", "storage_options": {"key": "abc"}}},
-    "data.labels": {"source": "labels.parquet", "storage_options": {"key": "abc"}},
+    "data.reference": {
+        "airports": {
+            "kind": "file",
+            "source": "airports.csv",
+            "query": "",
+            "storage_options": {"key": "abc"},
+        }
+    },
+    "data.labels": {
+        "kind": "sql",
+        "source": "sqlite:///labels.db",
+        "query": "SELECT 1",
+        "storage_options": {},
+    },
     "validation.min_rows": 3,
     "validation.min_rows_share": 0.2,
     "validation.few_rows": "reject",

@@ -196,7 +196,7 @@ WRONG: dict[str, tuple[str, type[Exception], str]] = {
         SettingsError,
         r"no driver for 'mysql\+nothing://me:\*\*\*@127.0.0.1/db' is installed .* `uv add",
     ),
-    "no address": ("data/sample", SettingsError, "'data/sample' is no address of SQLAlchemy's"),
+    "no address": ("data/sample", SettingsError, "'data/sample' is not an address of SQLAlchemy's"),
     "no database": ("sqlite:///nowhere.db", SettingsError, "there is no database at .*nowhere.db"),
 }
 

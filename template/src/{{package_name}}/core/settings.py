@@ -108,13 +108,31 @@ class Reference(_Section):
     """A further table, like customers by their number that features are made with, or labels.
 
     Attributes:
-        source: A file: a path in the project, or any fsspec address.
+        kind: `file`: one file; `sql`: what a query gives; `delta`: a Delta table.
+        source: A path in the project, or any fsspec address; for `sql` an address of SQLAlchemy's,
+            best set in the environment.
+        query: For `sql`: gives the rows.
         storage_options: Like those of `[data]`; without any, these count on a file system of the
             same kind.
     """
 
+    kind: Literal["file", "sql", "delta"] = "file"
     source: str
+    query: str = ""
     storage_options: dict[str, SecretStr] = {}
+
+    @property
+    def address(self) -> str:
+        """The source as messages may name it: without a password."""
+        return without_passwords(self.source)
+
+    @model_validator(mode="after")
+    def _query_is_of_a_database(self) -> Reference:
+        if (self.kind == "sql") != bool(self.query.strip()):
+            raise ValueError('kind = "sql" needs a query, and only that kind has one')
+        if self.kind == "sql" and self.storage_options:
+            raise ValueError('storage_options are not for kind = "sql"')
+        return self
 
 
 class Data(_Section):

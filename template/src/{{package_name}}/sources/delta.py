@@ -11,6 +11,7 @@ from upath import UPath
 from ..core import storage
 from ..core.errors import SettingsError
 from ..core.logs import get_logger
+from ..core.settings import Data, Reference
 from .table import Table
 
 if TYPE_CHECKING:
@@ -34,15 +35,23 @@ class Delta(Table):
 
     @functools.cached_property
     def _table(self) -> DeltaTable | None:
-        try:
-            from deltalake import DeltaTable
-        except ModuleNotFoundError:
-            raise SettingsError(
-                'kind = "delta" in [data] needs a package: `uv add deltalake`'
-            ) from None
-        options = {k: secret.get_secret_value() for k, secret in self._data.storage_options.items()}
-        if not DeltaTable.is_deltatable(self._address, options or None):
-            return None
-        table = DeltaTable(self._address, storage_options=options or None)
-        log.info("version %d of the Delta table at %s", table.version(), self._data.address)
-        return table
+        return open_table(self._data)
+
+
+def open_table(place: Data | Reference) -> DeltaTable | None:
+    """Open a Delta table at its newest version; None where there is none.
+
+    Raises:
+        SettingsError: The package is not installed.
+    """
+    try:
+        from deltalake import DeltaTable
+    except ModuleNotFoundError:
+        raise SettingsError('kind = "delta" needs a package: `uv add deltalake`') from None
+    address = str(storage.resolve(place.source))
+    options = {k: secret.get_secret_value() for k, secret in place.storage_options.items()} or None
+    if not DeltaTable.is_deltatable(address, options):
+        return None
+    table = DeltaTable(address, storage_options=options)
+    log.info("version %d of the Delta table at %s", table.version(), place.address)
+    return table

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Callable
 from typing import NamedTuple
 
 import polars as pl
-from upath import UPath
 
 from ..core import storage
 from ..core.errors import SettingsError
 from ..core.logs import get_logger
+from ..core.paths import project_root
 from ..core.settings import Data, Reference, Settings
 from ..interface import load_schema
 from .conform import conform
+from .database import connect, in_order, read_query
+from .delta import open_table
 from .files import address
 from .read import broken_file, parse, suffix_of
 
@@ -21,13 +25,15 @@ log = get_logger(__name__)
 
 
 class Content(NamedTuple):
-    """What a file holds, and what changes with it."""
+    """What a table holds, and what changes with it."""
 
     digest: str
     rows: pl.DataFrame
 
 
-# The last content of each file that was read in this process, and whether its types were guessed.
+Opened = tuple[str, Callable[[], pl.DataFrame]]
+
+# The last content of each table that was read in this process, and whether its types were guessed.
 _READ: dict[tuple[str, bool], Content] = {}
 
 
@@ -35,7 +41,7 @@ def load_references(settings: Settings) -> dict[str, pl.DataFrame]:
     """Read the reference tables, by name; one whose content is known is not read again.
 
     Raises:
-        SettingsError: A file is missing or cannot be read; names the table and the file.
+        SettingsError: A table is missing or cannot be read; names the table and where it should be.
     """
     return {name: _reference(name, settings).rows for name in settings.data.reference}
 
@@ -55,7 +61,7 @@ def load_labels(settings: Settings) -> Content | None:
     """
     if settings.data.labels is None:
         return None
-    schema, source = load_schema(), settings.data.labels.source
+    schema, source = load_schema(), settings.data.labels.address
     if not schema.key:
         raise SettingsError(
             "[data.labels] needs KEY in domain/schema.py, which labels are joined on"
@@ -89,24 +95,53 @@ def _reference(name: str, settings: Settings) -> Content:
 
 
 def _load(what: str, table: Reference, settings: Settings, *, guess: bool) -> Content:
-    path = _address(table, settings.data)
     try:
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()[:16]
-        known = _READ.get((str(path), guess))
-        if known is None or known.digest != digest:
-            rows = parse(data, suffix_of(path.name), guess=guess)
-            log.info("%s: %d rows, fingerprint %s", what, rows.height, digest)
-            known = _READ[str(path), guess] = Content(digest, rows)
-    except (*broken_file(), OSError) as error:
-        raise SettingsError(f"{what} at {path}: {error}") from error
-    return known
+        digest, read = _OPENED[table.kind](table, settings, guess)
+        place = f"{table.source} {table.query}", guess
+        if place not in _READ or _READ[place].digest != digest:
+            _READ[place] = Content(digest, read())
+            log.info("%s: %d rows, fingerprint %s", what, _READ[place].rows.height, digest)
+    except (*broken_file(), OSError, SettingsError) as error:
+        raise SettingsError(f"{what} at {table.address}: {error}") from error
+    return _READ[place]
 
 
-def _address(table: Reference, data: Data) -> UPath:
-    """Return where a table is; without options of its own, it is opened as the data beside it."""
-    path = address(table)
+def _file(table: Reference, settings: Settings, guess: bool) -> Opened:
+    path = address(_beside(table, settings.data))
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return digest, lambda: parse(data, suffix_of(path.name), guess=guess)
+
+
+def _sql(table: Reference, settings: Settings, guess: bool) -> Opened:
+    query = table.query.strip().rstrip(";")
+    with connect(table.source, project_root(), settings.data.time_zone) as connection:
+        rows = in_order(read_query(connection, query), query)
+    stream = io.BytesIO()
+    rows.write_parquet(stream)
+    return hashlib.sha256(stream.getbuffer()).hexdigest()[:16], lambda: rows
+
+
+def _delta(table: Reference, settings: Settings, guess: bool) -> Opened:
+    opened = open_table(_beside(table, settings.data))
+    if opened is None:
+        raise FileNotFoundError("there is no Delta table")
+    version = f"{opened.metadata().id}:{opened.version()}"
+    return storage.fingerprint(version), lambda: pl.scan_delta(opened).collect()
+
+
+# Each returns what changes with the content, and how to read it.
+_OPENED: dict[str, Callable[[Reference, Settings, bool], Opened]] = {
+    "file": _file,
+    "sql": _sql,
+    "delta": _delta,
+}
+
+
+def _beside(table: Reference, data: Data) -> Reference:
+    """Return a table with the data's storage options, if it has none and is where the data is."""
     if table.storage_options or not data.storage_options:
-        return path
-    beside = address(data)
-    return UPath(path, **beside.storage_options) if path.protocol == beside.protocol else path
+        return table
+    if address(table).protocol != address(data).protocol:
+        return table
+    return table.model_copy(update={"storage_options": data.storage_options})

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import polars as pl
 from upath import UPath
 
 from ..core import storage
@@ -17,20 +15,16 @@ from ..core.cadence import SNAPSHOT, Partition
 from ..core.errors import MissingPartitions, SettingsError
 from ..core.logs import get_logger
 from ..core.paths import project_root
-from ..core.redact import redact_error
 from ..core.settings import Settings
 from ..interface import load_schema
 from .cut import rows_of
-from .read import limit_bytes, limit_rows
+from .database import connect, in_order, read_query
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import Connection
 
 log = get_logger(__name__)
 
-_BATCH = 100_000
-# Databases whose times have a zone; dates and times without one are in the data's then.
-_SET_ZONE = {"postgresql": "SET TIME ZONE '{}'", "duckdb": "SET TimeZone = '{}'"}
 _ALL_TIME = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
 
@@ -88,34 +82,15 @@ class Sql:
 
         They are in the query's order, or else sorted: the same rows are the same file.
         """
-        import sqlalchemy as sa
-
         with self._connect() as connection:
             is_text = connection.dialect.name == "sqlite"
             start, end = self._cadence.start(partition), self._cadence.end(partition)
-            batches = pl.read_database(
-                sa.text(self._query),
-                connection,
-                iter_batches=True,
-                batch_size=_BATCH,
-                infer_schema_length=None,
-                execute_options={"parameters": self._bounds(connection, start, end)},
-            )
-            frames, rows, size = [], 0, 0.0
-            for batch in batches:
-                frames.append(batch)
-                limit_rows(rows := rows + batch.height)
-                limit_bytes(size := size + batch.estimated_size())
-        frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+            frame = read_query(connection, self._query, self._bounds(connection, start, end))
         if is_text and self._cadence.unit == "hour" and frame.height:
             frame = rows_of(frame.lazy(), f"{self._time}", self._cadence, partition).collect()
         if frame.is_empty():
             raise MissingPartitions(f"the query in [data] gives no rows of partition {partition}")
-        # What polars has no type for, like a UUID, is text.
-        frame = frame.with_columns(pl.col(pl.Object).map_elements(str, return_dtype=pl.String))
-        if "order by" not in self._query.lower():
-            frame = frame.sort(pl.all(), nulls_last=True)
-        return storage.write_by_content(folder, frame)
+        return storage.write_by_content(folder, in_order(frame, self._query))
 
     def _partitions(self, row: Sequence[Any], folds: tuple[int, ...]) -> Iterator[Partition]:
         if None not in row:
@@ -136,41 +111,5 @@ class Sql:
             return {"start": f"{first:%Y-%m-%d}", "end": f"{last:%Y-%m-%d}"}
         return {name: one.astimezone(zone) for name, one in bounds.items()}
 
-    @contextmanager
-    def _connect(self) -> Iterator[Connection]:
-        import sqlalchemy as sa
-
-        try:
-            engine = sa.create_engine(self._url(), poolclass=sa.NullPool)
-        except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
-            raise SettingsError(
-                f"no driver for '{self._data.address}' is installed ({error}). Add it, like "
-                "`uv add 'psycopg[binary]'` for postgresql+psycopg:// or `uv add duckdb-engine`"
-            ) from None
-        try:
-            with engine.connect() as connection:
-                if statement := _SET_ZONE.get(connection.dialect.name):
-                    connection.execute(sa.text(statement.format(self._cadence.zone)))
-                # Rows come batch by batch where the database can; only a query may be asked so.
-                yield connection.execution_options(stream_results=True)
-        except sa.exc.SQLAlchemyError as error:
-            redact_error(error)
-            raise
-
-    def _url(self) -> URL:
-        import sqlalchemy as sa
-
-        try:
-            url = sa.make_url(self._data.source)
-        except sa.exc.ArgumentError:
-            raise SettingsError(
-                f"data.source '{self._data.address}' is no address of SQLAlchemy's, like "
-                "postgresql+psycopg://user:password@host/database"
-            ) from None
-        file = url.database
-        if url.get_backend_name() not in ("sqlite", "duckdb") or not file or file == ":memory:":
-            return url
-        path = Path(project_root(), file)
-        if not path.is_file():
-            raise SettingsError(f"data.source: there is no database at {path}")
-        return url.set(database=str(path))
+    def _connect(self) -> AbstractContextManager[Connection]:
+        return connect(self._data.source, project_root(), self._cadence.zone)

@@ -12,8 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from ...core.errors import BadInput
+from ...core.errors import BadInput, SettingsError
 from ...interface import is_unusable
+from ...sources.database import locate
 from .texts import (
     MOSTLY,
     NUMBER,
@@ -171,22 +172,10 @@ def find(address: str, table: str = "", query: str = "") -> Source:
 
 def _absolute(address: str) -> str:
     """Return the address of a database with its file, if it is one, from the root of the disk."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
-        url = make_url(address)
-    except ArgumentError as error:
-        raise BadInput(
-            f"'{address}' is no address of SQLAlchemy's, like postgresql+psycopg://host/database"
-        ) from error
-    if url.get_backend_name() in ("sqlite", "duckdb") and url.database not in (
-        None,
-        "",
-        ":memory:",
-    ):
-        url = url.set(database=f"{Path(url.database or '').resolve()}")
-    return url.render_as_string(hide_password=False)
+        return locate(address, Path.cwd()).render_as_string(hide_password=False)
+    except SettingsError as error:
+        raise BadInput(f"{error}") from error
 
 
 def _suffix(name: str) -> str:
