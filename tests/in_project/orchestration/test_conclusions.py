@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ from flight_delays.core import storage
 from flight_delays.core.errors import SettingsError
 from flight_delays.core.records import StageRecord, record_path
 from flight_delays.orchestration.backfill import backfill
-from flight_delays.orchestration.runs import conclude, refuse_catchup, refuse_dates
+from flight_delays.orchestration.local_run import LOGS_KEPT, attended, conclude
+from flight_delays.orchestration.runs import refuse_catchup, refuse_dates
+from flight_delays.orchestration.servers import out
 
 
 def test_a_run_without_a_stage_is_a_failure(
@@ -28,6 +33,49 @@ def test_a_run_without_a_stage_is_a_failure(
     storage.write_model(record_path("training-manual-1", "start"), record)
     conclude("training", "manual 1", None)
     assert capsys.readouterr().out.count("training-manual-1") == 3
+
+
+def test_what_an_engine_prints_is_in_a_file_and_its_end_is_shown_where_no_stage_says_why(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with attended("training", "This engine", verbose=False) as log:
+        os.write(1, b"a word of the engine\n")
+        subprocess.run([sys.executable, "-c", "print('a word of its child')"], check=True)
+        out.print("a word for the person")
+    assert log is not None
+    shown = capfd.readouterr().out
+    assert "a word for the person" in shown
+    assert "of the engine" not in shown
+    assert f"all it prints: {log.relative_to(project)}" in shown
+    assert {"a word of the engine", "a word of its child"} <= {*log.read_text().splitlines()}
+
+    with pytest.raises(SystemExit, match=r"it failed; all it printed: var/log/training-.*\.log"):
+        conclude("training", "manual 1", "it failed", log)
+    assert "a word of its child" in capfd.readouterr().out
+
+
+def test_all_is_shown_to_who_wants_to_see_it(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with attended("training", "This engine", verbose=True) as log:
+        os.write(1, b"a word of the engine\n")
+    assert log is None
+    assert "a word of the engine" in capfd.readouterr().out
+
+
+def test_the_logs_of_the_last_runs_are_kept(project: Path) -> None:
+    folder = project / "var" / "log"
+    folder.mkdir(parents=True)
+    for number in range(30):
+        (folder / f"training-20130101T0000{number}-1.log").touch()
+    (folder / "mlflow.log").touch()
+    with attended("training", "This engine", verbose=False) as log:
+        pass
+    assert log is not None
+    kept = sorted(path.name for path in folder.glob("training-*.log"))
+    assert len(kept) == LOGS_KEPT
+    assert kept[-1] == log.name
+    assert (folder / "mlflow.log").exists()
 
 
 def test_poe_leaves_a_run_the_time_that_its_last_words_take() -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import example
 import flight_delays
 import pytest
 from flight_delays.core import registry, storage, tracking
@@ -88,7 +91,35 @@ def runs(condition: str) -> list[Any]:
     return list(tracking.client().search_runs([tracking.experiment_id()], condition))
 
 
-# Three runs on the engine, however busy the machine is.
+def make_mistake(project: Path) -> dict[str, str]:
+    """Write a domain with a mistake in one of its steps; returns what makes a run take it."""
+    folder = project / "mistaken"
+    shutil.copytree(example.ROOT / "domain", folder / "domain")
+    (folder / "__init__.py").touch()
+    steps = folder / "domain" / "steps.py"
+    steps.write_text(steps.read_text().replace("dataset.rows", "dataset.rose"))
+    path = os.pathsep.join([str(project), str(example.ROOT.parent)])
+    retries = {"PIPELINE_LIMITS__RETRIES": "2", "PIPELINE_LIMITS__RETRY_DELAY_SECONDS": "600"}
+    return {"PIPELINE_DOMAIN": "mistaken.domain", "PYTHONPATH": path, **retries}
+
+
+def assert_read_in_ten_seconds(failed: subprocess.CompletedProcess[str]) -> None:
+    """Assert that a person sees what is wrong, where, and what was not run because of it."""
+    assert failed.returncode != 0
+    lines = failed.stdout.splitlines()
+    # It was not tried again.
+    assert len([line for line in lines if line.startswith("✗ count_rows ")]) == 2
+    end = "\n".join([*lines, *failed.stderr.splitlines()][-15:])
+    assert f"✗ count_rows failed for {PARTITION}" in end
+    assert "AttributeError: 'DatasetRef' object has no attribute 'rose'" in end
+    assert "mistaken/domain/steps.py:10 in count_rows" in end
+    assert '  10      return {"rows": dataset.rose, "partition": run.partition}' in end
+    assert "not run: featurize, train, select, evaluate, promote" in end
+    log = re.search(r"all it printed: (var/log/training-\S+\.log)", end)
+    assert log, end
+
+
+# Four runs on the engine, however busy the machine is.
 @pytest.mark.timeout(1200)
 def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: Path) -> None:
     if ENGINE.folder:
@@ -117,12 +148,18 @@ def test_a_champion_is_trained_a_partition_scored_and_bad_data_stopped(project: 
 
         # Nobody is told twice: one alert for the new champion until here.
         told = len(slack.bodies)
+        mistaken = run(project, "training", **channel, **make_mistake(project))
+        [alert] = slack.bodies[told:]
+        assert "steps.py" in f"{json.loads(alert)}"
+        assert_read_in_ten_seconds(mistaken)
+
+        told = len(slack.bodies)
         (project / f"data/sample/{PARTITION}.parquet").write_bytes(b"PAR1 cut off")
         stopped = run(project, "training", **channel)
 
     assert stopped.returncode != 0
     assert "unreadable_file" in stopped.stdout + stopped.stderr
     assert registry.require_champion().version == champion.version
-    assert len(runs("attributes.status = 'FAILED'")) == 1
+    assert len(runs("attributes.status = 'FAILED'")) == 2
     [alert] = slack.bodies[told:]
     assert all(text in json.dumps(json.loads(alert)) for text in ENGINE.alert)

@@ -16,7 +16,7 @@ from flight_delays import pipeline
 from flight_delays.core import storage
 from flight_delays.core.errors import BadInput, DataRejected, MissingPartitions
 from flight_delays.core.refs import DatasetRef, Pipeline, Run
-from flight_delays.reporting.terminal import result_table
+from flight_delays.reporting.terminal import print_result
 from flight_delays.stages.featurize import featurize
 from flight_delays.stages.ingest import ingest, wider_window_is_available
 from flight_delays.stages.validate import validate
@@ -103,7 +103,7 @@ def test_a_training_goes_on_without_a_bad_day_and_its_table_and_report_name_it(
     with sandbox.enter(small, deliver_badly(source, lambda rows: b"PAR1 cut off")):
         run = pipeline.execute("training", DAY)
         console = Console(width=300, record=True, file=io.StringIO())
-        console.print(result_table(run.key))
+        print_result(console, run.key)
         page = storage.path_of(sandbox.result(run, "report")["uri"]).read_text()
         assert sandbox.registry().champion == 1
     assert f"[{BAD}]" in console.export_text()
@@ -189,7 +189,7 @@ def test_far_fewer_rows_than_before_are_said_in_log_table_and_report(
     with sandbox.enter(trained.root, deliver(source, rows)):
         run = pipeline.execute("inference", DAY)
         console = Console(width=300, record=True, file=io.StringIO())
-        console.print(result_table(run.key))
+        print_result(console, run.key)
         page = storage.path_of(sandbox.result(run, "report")["uri"]).read_text()
     assert sandbox.result(run, "score")["rows"] == 140
     (told,) = (one for one in caplog.records if "far_fewer_rows: " in one.getMessage())
@@ -209,7 +209,7 @@ def test_rows_in_quarantine_and_a_column_without_values_are_said_in_log_table_an
     with sandbox.enter(trained.root, deliver(source, rows) | nulls):
         run = pipeline.execute("inference", DAY)
         console = Console(width=300, record=True, file=io.StringIO())
-        console.print(result_table(run.key))
+        print_result(console, run.key)
         page = storage.path_of(sandbox.result(run, "report")["uri"]).read_text()
     no_value = f"visib has no value in any row, unlike in {DAYS[-2]}"
     left_out = f"2 of {rows.height} rows break the contract and are left out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 import sandbox
 from example.domain import steps
 from flight_delays import pipeline
-from flight_delays.core.errors import BadInput, DomainError, MissingUpstream
-from flight_delays.core.logs import console
+from flight_delays.core.errors import BadInput, CodeError, DomainError, MissingUpstream
 from flight_delays.core.refs import Run
-from flight_delays.reporting.terminal import result_table
+from flight_delays.reporting.terminal import print_result
 from flight_delays.stages import run_stage
 from flight_delays.stages.start import start
+from rich.console import Console
 from sandbox import Trained
 
 DATASET = {"uri": "u", "rows": 7, "fingerprint": "f", "validated": True}
@@ -24,9 +25,9 @@ DATASET = {"uri": "u", "rows": 7, "fingerprint": "f", "validated": True}
 
 def shown(run: Run) -> str:
     """Return the closing table as text."""
-    with console().capture() as captured:
-        console().print(result_table(run.key), width=200)
-    return captured.get()
+    text = io.StringIO()
+    print_result(Console(file=text, width=200), run.key)
+    return text.getvalue()
 
 
 def replace(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., Any]) -> None:
@@ -54,7 +55,8 @@ def test_own_steps_run_after_their_stage_and_are_recorded(trained: Trained) -> N
 
 
 def test_own_steps_have_a_row_in_the_closing_table(trained: Trained) -> None:
-    rows = {line.split("│")[1].strip(): line for line in shown(trained.run).splitlines()[2:-1]}
+    lines = [line for line in shown(trained.run).splitlines() if line.startswith("│")]
+    rows = {line.split("│")[1].strip(): line for line in lines}
     assert f"partition {sandbox.PARTITION}" in rows["count_rows"]
     assert "done" in rows["look_twice"]
 
@@ -66,7 +68,7 @@ def test_a_step_that_fails_ends_the_run_before_the_next_stage_and_is_told(
         raise ValueError(f"{dataset.rows} rows are too few for us")
 
     replace(monkeypatch, too_few=too_few)
-    with pytest.raises(ValueError, match="rows are too few for us"):
+    with pytest.raises(CodeError, match=r"ValueError: .* rows are too few for us"):
         pipeline.execute("training", sandbox.PARTITION)
 
     [event] = inbox()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,10 @@ from flight_delays.core.refs import (
     FeaturesRef,
     ReportRef,
 )
-from flight_delays.reporting.terminal import result_table
+from flight_delays.reporting.terminal import print_result
 from flight_delays.stages.start import start
 from mlflow.models import get_model_info
+from rich.console import Console
 from sandbox import Trained
 
 Inbox = Callable[[], list[dict[str, Any]]]
@@ -68,9 +70,12 @@ def test_the_report_and_the_result_table_say_what_became_of_the_run(trained: Tra
     report = ReportRef.model_validate(sandbox.result(trained.run, "report"))
     assert report.succeeded
     assert trained.run.key in storage.path_of(report.uri).read_text()
-    cells = [str(cell) for column in result_table(trained.run.key).columns for cell in column.cells]
-    assert "[green]promoted[/]: version 1 is champion; the first one" in cells
-    assert f"{storage.path_of(report.uri)}" in cells
+    shown = io.StringIO()
+    print_result(Console(file=shown, width=80), trained.run.key)
+    lines = shown.getvalue().splitlines()
+    assert any("promoted: version 1 is champion; the first one" in line for line in lines)
+    # In one piece, however narrow the terminal is.
+    assert f"report       {storage.path_of(report.uri)}" in lines
 
 
 def test_a_rerun_changes_nothing(trained: Trained) -> None:

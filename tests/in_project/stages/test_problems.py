@@ -96,7 +96,7 @@ from flight_delays import alerts, pipeline
 from flight_delays.core import storage
 from flight_delays.core.logs import console
 from flight_delays.core.records import read_records
-from flight_delays.reporting.terminal import result_table
+from flight_delays.reporting.terminal import print_result
 told = []
 alerts.send = told.append
 run = pipeline.execute("training")
@@ -104,7 +104,7 @@ results = {record.stage: record.result for record in read_records(run.key)}
 page = storage.path_of(results["report"]["uri"]).read_text()
 found = {"promote": results["promote"], "told": [event.kind for event in told], "page": page}
 with console().capture() as shown:
-    console().print(result_table(run.key))
+    print_result(console(), run.key)
 found["terminal"] = shown.get()
 print(json.dumps(found | {"summary": told[-1].summary if told else ""}))
 """

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..core import tracking
-from ..core.errors import DataRejected, SettingsError
+from ..core.errors import DataRejected, SettingsError, in_one_line
 from ..core.redact import presentable
 from ..core.refs import MonitorRef, PromotionRef, Run
 from ..core.settings import load_settings
@@ -106,7 +106,7 @@ class Event(BaseModel):
         rejected = _find_rejection(error)
         error = rejected or error
         if isinstance(error, BaseException):
-            error = f"{type(error).__name__}: {error}"
+            error = in_one_line(error)
         known |= {"pipeline": pipeline, "stage": stage, "partition": partition, "error": error}
         if rejected:
             summary = f"Partition {rejected.partition} was rejected, and the run ended there."

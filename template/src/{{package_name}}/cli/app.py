@@ -43,6 +43,8 @@ if "onboard" in optional.folders("cli"):
 out = Console()
 err = console()
 log = get_logger(__name__)
+# What the commands know of the options before them.
+VERBOSE = "verbose"
 
 
 @app.callback()
@@ -65,6 +67,7 @@ def configure(
     json_lines = json_logs or settings.json_lines
     # A terminal shows progress instead, unless somebody wants to read along.
     quiet = err.is_terminal and not (verbose or json_lines)
+    context.obj = VERBOSE if verbose else None
     setup_logging("WARNING" if quiet else settings.level, json_lines=json_lines)
     with contextlib.suppress(PipelineError):
         make_state_folder(project_root())
@@ -72,6 +75,7 @@ def configure(
 
 @app.command()
 def run(
+    context: typer.Context,
     pipeline: Pipeline,
     partition: Annotated[
         str | None,
@@ -89,12 +93,20 @@ def run(
         try:
             # It takes seconds, in which a signal may come, too.
             from ..pipeline import execute
-            from ..reporting.terminal import StageProgress, result_table
+            from ..reporting.progress import StageProgress
+            from ..reporting.terminal import print_result
         except Terminated as error:
             raise _told(error, "start", {"pipeline": pipeline, "partition": partition}) from None
-        with StageProgress():
-            finished = execute(pipeline, partition)
-    out.print(result_table(finished.key))
+        try:
+            with StageProgress() as progress:
+                finished = execute(pipeline, partition)
+        except Exception:
+            if progress.run_key is None or context.obj == VERBOSE or logs_json():
+                raise
+            print_result(out, progress.run_key)
+            out.print("its traceback is in the report; --verbose shows it", highlight=False)
+            raise typer.Exit(1) from None
+    print_result(out, finished.key)
 
 
 @app.command()

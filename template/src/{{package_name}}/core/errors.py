@@ -22,6 +22,10 @@ class SettingsError(PipelineError):
     """A setting has a bad value; the message lists all of them by name."""
 
 
+class CodeError(PipelineError):
+    """A mistake in code; the message says which, with file and line, and the cause is the error."""
+
+
 class DomainError(PipelineError):
     """A file of domain/ lacks something or has it in another form; names file and piece."""
 
@@ -166,3 +170,8 @@ class ChampionUnusable(PipelineError):
 
 class ChampionMoved(PipelineError):
     """Another run, a rollback or a person has changed the champion since it was looked at."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error as people know it from tracebacks; a mistake by its own name."""
+    return f"{error}" if isinstance(error, CodeError) else f"{type(error).__name__}: {error}"

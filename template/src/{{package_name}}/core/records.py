@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from traceback import format_exception
 from typing import Any
 
 from upath import UPath
 
 from . import storage
-from .errors import DataRejected
+from .code_errors import place_of
+from .errors import CodeError, DataRejected, DomainError, PipelineError, Terminated
 from .outcomes import CheckedPartition, Outcome, Stored, Violation
 from .redact import presentable, redact
 from .refs import Run
@@ -21,16 +23,30 @@ class StageError(Outcome):
     Attributes:
         kind: Name of its class.
         violations: The broken limits, where data was rejected.
+        location: The project's file, line and function that raised it; empty where it says all
+            itself, or happened elsewhere.
+        code: The lines of the file up to that one.
+        traceback: Python's, of the error and its causes; empty where it says all itself.
     """
 
     kind: str
     message: str
     violations: tuple[Violation, ...] = ()
+    location: str = ""
+    code: str = ""
+    traceback: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> StageError:
         """Return an exception without the secrets it may hold."""
         violations = error.violations if isinstance(error, DataRejected) else ()
+        mistake = isinstance(error, CodeError | DomainError) and error.__cause__
+        place, trace = None, ""
+        if mistake or not isinstance(error, PipelineError | Terminated):
+            place = place_of(mistake or error)
+            trace = presentable("".join(format_exception(mistake or error)))
+        if isinstance(error, CodeError) and mistake:
+            error = mistake
         return cls(
             kind=type(error).__name__,
             # An engine's error for a signal says nothing, and is no `Exception`.
@@ -39,6 +55,9 @@ class StageError(Outcome):
             violations=tuple(
                 one.model_copy(update={"detail": redact(one.detail)}) for one in violations
             ),
+            location=place.location if place else "",
+            code=presentable(place.code) if place else "",
+            traceback=trace,
         )
 
     def __str__(self) -> str:
@@ -55,6 +74,7 @@ class StageRecord(Stored):
         result: The returned reference as JSON; None when the stage failed.
         error: Why it failed; None when it succeeded.
         attempt: The MLflow run: a key that is run again with other settings has another.
+        partition: The run's; older code named none.
         exit_code: What the process ended with where the stage's time limit or a signal ended it.
     """
 
@@ -66,6 +86,7 @@ class StageRecord(Stored):
     error: StageError | None = None
     exit_code: int | None = None
     attempt: str = ""
+    partition: str = ""
 
 
 def record_path(run_key: str, label: str) -> UPath:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import os
 import time
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from . import ending, storage
+from .code_errors import mistakes_named
 from .deadline import EXIT_CODE, deadline
 from .errors import BadInput, MissingUpstream, StageTimeout, Terminated, UntrackedRun
 from .explain import explain, explained
@@ -24,6 +27,9 @@ from .refs import Ref, Run
 
 log = get_logger(__name__)
 
+# Names the file that whoever watches a run reads, from whatever processes its stages are in: a line
+# a start or an end.
+EVENTS = "STAGE_EVENTS_FILE"
 # Called with a stage's label as it starts (record None) and with its record as it ends.
 listeners: list[Callable[[str, StageRecord | None], None]] = []
 # Called with the run, a stage's label and the error when the stage's time limit ends this process.
@@ -43,7 +49,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function a stage of the pipeline.
 
     References may arrive as models or as their JSON. A missing one raises `MissingUpstream`, a
-    run that MLflow does not know raises `UntrackedRun`. Each call logs how it began and ended and
+    run that MLflow does not know raises `UntrackedRun`. A mistake in code becomes a `CodeError`,
+    which no engine tries again. Each call logs how it began and ended and
     writes a `StageRecord`, also when it fails. It ends at the time limit of the settings, see
     `deadline`; where that ends the process, it is recorded and alerted before. SIGTERM ends it like
     a failure, see `ending`.
@@ -66,7 +73,7 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
             given[parameter] = _check_reference(name, parameter, hints()[parameter], value)
         call = _Call(run, name, label_of(name, given))
         limit = deadline(call.label, call.limit_seconds, call.before_process_ends)
-        with ending.raise_signals(), call, limit, explained():
+        with ending.raise_signals(), call, limit, explained(), mistakes_named():
             result = function(*bound.args, **bound.kwargs)
             call.result = result
         return result
@@ -99,7 +106,7 @@ class _Call:
         _running.append(self)
         context = {"run": self.run.key, "partition": self.run.partition, "stage": self.label}
         self._token = CONTEXT.set(context)
-        _notify(self.label, None)
+        _notify(self.run, self.label, None)
         log.info("started")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -139,6 +146,7 @@ class _Call:
             error=None if error is None else StageError.of(error),
             exit_code=exit_code,
             attempt=self.run.tracking_run_id,
+            partition=f"{self.run.partition}",
         )
         if record.error is None:
             log.info("finished in %.1f s", record.seconds)
@@ -152,12 +160,25 @@ class _Call:
                 raise known from None
             # What ended the stage counts, and may be the same full disk.
             log.error("that could not be recorded: %s", known)
-        _notify(self.label, record)
+        _notify(self.run, self.label, record)
 
 
-def _notify(label: str, record: StageRecord | None) -> None:
+class StageEvent(Ref):
+    """A stage of a run has started, or ended where there is a record."""
+
+    run_key: str
+    label: str
+    record: StageRecord | None = None
+
+
+def _notify(run: Run, label: str, record: StageRecord | None) -> None:
     for listener in listeners:
         listener(label, record)
+    if EVENTS in os.environ:
+        # In one call, so that lines of several processes do not mix; nobody may watch any more.
+        event = StageEvent(run_key=run.key, label=label, record=record)
+        with contextlib.suppress(OSError), open(os.environ[EVENTS], "ab", buffering=0) as file:
+            file.write(f"{event.model_dump_json()}\n".encode())
 
 
 def _check_run(stage: str, value: Any) -> Run:

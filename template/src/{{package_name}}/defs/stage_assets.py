@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from ..core import storage
-from ..core.errors import DataRejected, PipelineError
+from ..core.errors import DataRejected, PipelineError, in_one_line
 from ..core.outcomes import Verdict
 from ..core.refs import MonitorRef
 from ..core.settings import load_settings
@@ -144,7 +144,7 @@ def failure(error: PipelineError) -> dg.Failure:
             "report_uri": error.report_uri,
         }
         metadata[REJECTION] = dg.MetadataValue.json(rejected)
-    return dg.Failure(f"{type(error).__name__}: {error}", metadata, allow_retries=False)
+    return dg.Failure(in_one_line(error), metadata, allow_retries=False)
 
 
 def reasons_of(reference: Reference) -> list[str]:

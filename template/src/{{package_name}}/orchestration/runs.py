@@ -30,32 +30,6 @@ def graph_settings() -> Settings:
         return Settings.model_construct()
 
 
-def conclude(pipeline: str, run_id: str, failure: str | None) -> None:
-    """Show the result of a run, and end with 1 where it failed or did nothing.
-
-    Args:
-        pipeline: Its name.
-        run_id: The engine's name of the run.
-        failure: Why it failed, as far as the engine knows.
-
-    Raises:
-        SystemExit: It failed, or none of its stages left a record.
-    """
-    from ..core.records import read_records
-    from ..reporting.terminal import result_table
-    from .servers import out
-
-    key = key_of_run(pipeline, run_id)
-    out.print(result_table(key))
-    if failure is None and not read_records(key):
-        failure = (
-            f"the {pipeline} run ended without a single stage: the engine found no task to start; "
-            "look at the dates and conditions of its graph"
-        )
-    if failure is not None:
-        raise SystemExit(failure)
-
-
 def refuse_catchup(engine: str) -> None:
     """Refuse [schedule] catchup on an engine that starts no run late.
 

@@ -26,8 +26,13 @@ from ..core.refs import (
 if TYPE_CHECKING:
     from ..ml.drift import FeatureDrift
 
+# The stages of each pipeline, as they follow each other.
+ORDER = {
+    "training": ("ingest", "validate", "featurize", "train", "select", "evaluate", "promote"),
+    "inference": ("ingest", "validate", "featurize", "score", "monitor"),
+}
 # The stage that completes each pipeline: a run without its record did not do its work.
-LAST_STAGE = {"training": "promote", "inference": "monitor"}
+LAST_STAGE = {pipeline: stages[-1] for pipeline, stages in ORDER.items()}
 
 
 class Results(BaseModel):

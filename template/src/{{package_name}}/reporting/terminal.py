@@ -1,63 +1,40 @@
-"""What a person sees of a run in the terminal: its stages as they go, and its result."""
+"""What a person sees of a run's result in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..core import storage
-from ..core.logs import console
 from ..core.outcomes import STAGES
 from ..core.records import StageRecord, read_records
-from ..core.refs import StepRef
-from ..core.stage import listeners
-from .summary import Results
+from .progress import in_line, of_step
+from .summary import ORDER, Results
 
 
-class StageProgress:
-    """Shows one line a stage while a pipeline runs in this process; nothing without a terminal."""
+def print_result(console: Console, run_key: str) -> None:
+    """Show what became of a run: its result, why it failed, and where to read on.
 
-    def __init__(self) -> None:
-        self._progress = Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=console(),
-            disable=not console().is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> StageProgress:
-        listeners.append(self._on_stage)
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-        listeners.remove(self._on_stage)
-
-    def _on_stage(self, label: str, record: StageRecord | None) -> None:
-        if record is None:
-            self._tasks[label] = self._progress.add_task(label, total=1)
-        elif record.error is None:
-            self._progress.update(self._tasks[label], completed=1)
-        else:
-            self._progress.update(self._tasks[label], description=f"[red]{label} failed[/]")
-            self._progress.stop_task(self._tasks[label])
+    Addresses are in one piece, to be opened.
+    """
+    records = read_records(run_key)
+    results = Results.of(records)
+    table = _table(run_key, records, results)
+    console.print(table if table.rows else run_key, highlight=False)
+    for line in _failures(run_key, records, results):
+        console.print(line, soft_wrap=True, highlight=False)
+    for name, place in _places(results):
+        console.print(f"{name:<12} {place}", markup=False, soft_wrap=True, highlight=False)
 
 
-def result_table(run_key: str) -> Table:
-    """Return the result of a run and where to look, from the records of its stages."""
+def _table(run_key: str, records: Sequence[StageRecord], results: Results) -> Table:
     table = Table(box=box.ROUNDED, show_header=False, title=run_key)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    records = read_records(run_key)
-    results = Results.of(records)
     if data := results.data:
         for name, found in {"look at": data.warnings, "left out": data.left_out}.items():
             if found:
@@ -65,36 +42,50 @@ def result_table(run_key: str) -> Table:
                 table.add_row(name, f"[yellow]{escape(some)}[/]")
     if evaluation := results.evaluate:
         table.add_row("challenger", evaluation.candidate.candidate)
-        table.add_row("on the holdout", _in_line(evaluation.metrics))
+        table.add_row("on the holdout", in_line(evaluation.metrics))
     if promotion := results.promote:
         done = "[green]promoted[/]" if promotion.promoted else "not promoted"
         table.add_row("champion", f"{done}: {promotion.sentence}")
         table.add_row("because", escape("\n".join(map(str, promotion.verdict.reasons))))
     if scores := results.score:
         table.add_row("scored", f"{scores.rows} rows by version {scores.model_version}")
-        table.add_row("predictions", f"{storage.path_of(scores.uri)}")
     if monitoring := results.monitor:
         table.add_row("drifted", ", ".join(monitoring.drift.drifted) or "none")
-        table.add_row("live", _in_line(monitoring.live_metrics) or "nothing yet")
+        table.add_row("live", in_line(monitoring.live_metrics) or "nothing yet")
         why = escape("\n".join(map(str, monitoring.reasons)))
         table.add_row("retrain", f"[yellow]yes[/]: {why}" if monitoring.retrain else "no")
     for record in records:
         if record.stage not in STAGES:
-            done = "[red]failed[/]" if record.error else _shown(record.result)
+            done = "[red]failed[/]" if record.error else escape(of_step(record.result or {}))
             table.add_row(record.label, done)
-    if report := results.report:
-        if report.failed_stages:
-            table.add_row("failed", f"[red]{', '.join(report.failed_stages)}[/]")
-        table.add_row("report", f"{storage.path_of(report.uri)}")
-        table.add_row("MLflow", f"{report.tracking_url}  (uv run poe up)")
     return table
 
 
-def _shown(reference: Mapping[str, Any] | None) -> str:
-    """Return in one line what a step of the team's own returned."""
-    result = StepRef.model_validate(reference).result.items()
-    return escape(", ".join(f"{name} {value}" for name, value in result)) or "done"
+def _failures(run_key: str, records: Sequence[StageRecord], results: Results) -> Iterator[str]:
+    """Yield each stage that failed and why, and then what was not run because of it."""
+    failed = [record for record in records if record.error and record.stage != "report"]
+    for record in failed:
+        assert record.error is not None
+        of = f" for {record.partition}" if record.partition else ""
+        yield f"[red]✗ {record.label} failed{escape(of)}[/]"
+        yield escape(f"  {record.error}")
+        if record.error.location:
+            yield escape(f"  {record.error.location}")
+            yield escape(record.error.code)
+    lost = results.report.failed_stages if results.report else ()
+    for label in lost:
+        if all(record.label != label and record.stage != label for record in failed):
+            yield f"[red]✗ {escape(label)} failed[/] and left no record: it was killed"
+    done = {record.stage for record in records}
+    missing = [stage for stage in ORDER[run_key.partition("-")[0]] if stage not in done]
+    if (failed or lost) and missing:
+        yield f"  not run: {', '.join(missing)}"
 
 
-def _in_line(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+def _places(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield where to read on, with what is found there."""
+    if results.score:
+        yield "predictions", f"{storage.path_of(results.score.uri)}"
+    if results.report:
+        yield "report", f"{storage.path_of(results.report.uri)}"
+        yield "MLflow", f"{results.report.tracking_url}  (uv run poe up)"

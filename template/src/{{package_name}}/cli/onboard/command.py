@@ -191,7 +191,8 @@ def _train(partition: str | None = None) -> None:
     """Train, evaluate and promote on the plain runner, for the newest partition that is whole."""
     from ...core import registry
     from ...pipeline import execute
-    from ...reporting.terminal import StageProgress, result_table
+    from ...reporting.progress import StageProgress
+    from ...reporting.terminal import print_result
 
     # A model of other columns can neither be compared nor score.
     former = registry.version_of(registry.CHAMPION)
@@ -211,7 +212,7 @@ def _train(partition: str | None = None) -> None:
         # Nor may a service go on with it; of the same table, it may be champion again.
         if former and registry.versions()[0] != int(former.version):
             registry.withdraw(int(former.version))
-    out.print(result_table(run.key))
+    print_result(out, run.key)
 
 
 def _say_what_next(plan: Plan) -> None:

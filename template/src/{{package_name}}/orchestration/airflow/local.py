@@ -13,12 +13,13 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...core import closing
 from ...core.ending import end_on_signal
 from ...core.errors import Terminated
 from .. import servers
-from ..runs import conclude
+from ..local_run import attended, conclude
 from ..servers import Server, out
 
 # Where Airflow's own log-in keeps its users.
@@ -49,19 +50,27 @@ def configure_environment() -> Path:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING" if sys.stdout.isatty() else "INFO",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     return Path(os.environ["AIRFLOW_HOME"])
 
 
-def run(pipeline: str = "training", partition: str | None = None) -> None:
+def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
     """Run a whole DAG in this process, task by task, with Airflow's own task runner."""
     configure_environment()
     servers.refuse_unshared_state()
     closing.owner = closing.this_process()
     end_on_signal(partial(_end, pipeline))
+    with attended(pipeline, "Airflow", verbose=verbose) as log:
+        finished = _run(pipeline, partition)
+    # Airflow's test run ends without an error when a task failed.
+    ended = f"the {pipeline} DAG ended as {finished.state}"
+    conclude(pipeline, finished.run_id, None if finished.state == "success" else ended, log)
+
+
+def _run(pipeline: str, partition: str | None) -> Any:
     make_tables()
     from airflow.dag_processing.dagbag import DagBag
 
@@ -72,13 +81,7 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     dag = next((dag for name, dag in dags.dags.items() if name.endswith(f"_{pipeline}")), None)
     if dag is None:
         raise SystemExit(f"no DAG of '{pipeline}' in dags/; there are: {', '.join(dags.dags)}")
-    from ...reporting.terminal import StageProgress
-
-    with StageProgress():
-        finished = dag.test(run_conf={"partition": partition} if partition else None)
-    # Airflow's test run ends without an error when a task failed.
-    ended = f"the {pipeline} DAG ended as {finished.state}, see the log above"
-    conclude(pipeline, finished.run_id, None if finished.state == "success" else ended)
+    return dag.test(run_conf={"partition": partition} if partition else None)
 
 
 def make_tables() -> None:
@@ -101,6 +104,7 @@ def _end(pipeline: str, error: Terminated) -> None:
     ended = end_running(error)
     stages = ", ".join(ended)
     named = Terminated(error.number, stages)
+    out.show_cursor(True)
     out.print(f"error: {named}", markup=False)
     for run in list(ended.values())[:1]:
         if not error.is_interactive:

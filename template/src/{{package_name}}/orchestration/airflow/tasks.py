@@ -216,6 +216,6 @@ def report() -> Reference:
     failed = {
         re.sub(r"_\d+$", "", task.rpartition(".")[2])
         for task, state in states.items()
-        if state in ("failed", "upstream_failed")
+        if state == "failed"
     }
     return run_stage("report", run, sorted(failed))

@@ -12,25 +12,26 @@ from ...core import optional
 from ...core.settings import load_settings
 from ...defs.ui import address
 from .. import servers
-from ..runs import conclude
+from ..local_run import attended, conclude
 from ..servers import Server
 from .instance import PACKAGE, configure_environment, make_storage
 
 
-def run(pipeline: str = "training", partition: str | None = None) -> None:
+def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
     """Run a whole job, its steps in processes of this machine."""
     configure_environment()
     servers.refuse_unshared_state()
     # Whatever a deployment does, here the steps are processes of this machine.
     os.environ["PIPELINE_WORKERS__DISTRIBUTED"] = "false"
     load_settings.cache_clear()
-    make_storage()
-    # Not before: the definitions read the settings.
-    from .attended import execute, existing_partition
+    with attended(pipeline, "Dagster", verbose=verbose) as log:
+        make_storage()
+        # Not before: the definitions read the settings.
+        from .attended import execute, existing_partition
 
-    done = execute(pipeline, existing_partition(partition))
-    ended = f"the {pipeline} job ended as {done.status.value}, see the log above"
-    conclude(pipeline, done.run_id, None if done.is_success else ended)
+        done = execute(pipeline, existing_partition(partition))
+    ended = f"the {pipeline} job ended as {done.status.value}"
+    conclude(pipeline, done.run_id, None if done.is_success else ended, log)
 
 
 def up() -> None:

@@ -20,7 +20,7 @@ from ...core import optional
 from ...core.ending import last_words, raise_signals
 from ...core.errors import Terminated
 from .. import servers
-from ..runs import conclude
+from ..local_run import attended, conclude
 from ..servers import out
 from . import step
 
@@ -38,7 +38,7 @@ def definition(pipeline: str) -> ModuleType:
     return optional.load_beside(f"pipelines.{pipeline}")
 
 
-def run(pipeline: str = "training", partition: str | None = None) -> None:
+def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
     """Run a whole pipeline on this machine with the SDK's local runner, a process a step.
 
     Raises:
@@ -48,31 +48,36 @@ def run(pipeline: str = "training", partition: str | None = None) -> None:
     servers.refuse_unshared_state()
     if "python3" in str(root):
         raise SystemExit(f"move the project: kfp.local replaces 'python3' in paths like {root}")
+    run_id = f"local-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    os.environ[step.LOCAL_RUN_ID] = run_id
+    failed = None
+    with attended(pipeline, "Kubeflow's local runner", verbose=verbose) as log:
+        try:
+            with raise_signals():
+                _run(root, pipeline, partition)
+        except RuntimeError as error:
+            failed = f"the {pipeline} pipeline failed: {error}"
+        except Terminated as error:
+            status = json.dumps({"state": step.INTERRUPTED} if error.is_interactive else {})
+            given = {"pipeline": pipeline, "run_id": run_id, "partition": partition or ""}
+            with last_words(error), contextlib.suppress(Exception, SystemExit):
+                step.finish("finish", given | {"status": status})
+            out.print(f"error: {error}", markup=False)
+            raise SystemExit(error.exit_code) from None
+    conclude(pipeline, run_id, failed, log)
+
+
+def _run(root: Path, pipeline: str, partition: str | None) -> None:
     from kfp import local
     from kfp.local import subprocess_task_handler
 
     module = definition(pipeline)
-    run_id = f"local-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    os.environ[step.LOCAL_RUN_ID] = run_id
     # It warns of what only a cluster heeds: titles, time limits.
     warnings.filterwarnings("ignore", module=r"kfp\.local")
     # It would start Python anew for each step, and most of them import for longer than they work.
     subprocess_task_handler.run_local_subprocess = _fork
     local.init(local.SubprocessRunner(use_venv=False), str(root / "var" / "kubeflow" / "runs"))
-    failed = None
-    try:
-        with raise_signals():
-            module.define(module.Steps(local=True))(partition=partition or "")
-    except RuntimeError as error:
-        failed = f"the {pipeline} pipeline failed, see the log above: {error}"
-    except Terminated as error:
-        status = json.dumps({"state": step.INTERRUPTED} if error.is_interactive else {})
-        given = {"pipeline": pipeline, "run_id": run_id, "partition": partition or ""}
-        with last_words(error), contextlib.suppress(Exception, SystemExit):
-            step.finish("finish", given | {"status": status})
-        out.print(f"error: {error}", markup=False)
-        raise SystemExit(error.exit_code) from None
-    conclude(pipeline, run_id, failed)
+    module.define(module.Steps(local=True))(partition=partition or "")
 
 
 def _fork(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:

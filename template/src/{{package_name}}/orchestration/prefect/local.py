@@ -23,7 +23,8 @@ from ...core.ending import raise_signals
 from ...core.errors import Terminated
 from ...core.settings import load_settings
 from .. import servers
-from ..runs import conclude, refuse_catchup, refuse_dates
+from ..local_run import attended, conclude
+from ..runs import refuse_catchup, refuse_dates
 from ..servers import Server, out
 
 PACKAGE = __name__.partition(".")[0]
@@ -79,37 +80,41 @@ def configure_environment() -> Path:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # The stages' log lines belong to the flow run's log.
         "PREFECT_LOGGING_EXTRA_LOGGERS": PACKAGE,
-        "PREFECT_LOGGING_LEVEL": "WARNING" if sys.stdout.isatty() else "INFO",
+        "PREFECT_LOGGING_LEVEL": "INFO",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     return root
 
 
-def run(pipeline: str = "training", partition: str | None = None) -> None:
+def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
     """Run a whole flow in this process; Prefect's API is served for as long as it lives."""
     root = configure_environment()
     servers.refuse_unshared_state()
-    wait_for_api = _serve_api()
-    from prefect.flows import load_flow_from_entrypoint
-
-    from ...core import closing
-    from ...reporting.terminal import StageProgress
-
-    closing.owner = closing.this_process()
-    entrypoint = f"{root}/flows/{pipeline}.py:{pipeline}"
-    flow: Any = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
-    wait_for_api()
     try:
-        # Prefect passes a signal on to whoever had a handler before.
-        with StageProgress(), raise_signals():
-            state = flow(partition=partition, return_state=True)
+        with attended(pipeline, "Prefect", verbose=verbose) as log:
+            state = _run(root, pipeline, partition)
     except Terminated as error:
         out.print(f"error: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
     ended = f"the {pipeline} flow ended as {state.name}: {state.message}"
     run_id = f"{state.state_details.flow_run_id}"
-    conclude(pipeline, run_id, None if state.is_completed() else ended)
+    conclude(pipeline, run_id, None if state.is_completed() else ended, log)
+
+
+def _run(root: Path, pipeline: str, partition: str | None) -> Any:
+    wait_for_api = _serve_api()
+    from prefect.flows import load_flow_from_entrypoint
+
+    from ...core import closing
+
+    closing.owner = closing.this_process()
+    entrypoint = f"{root}/flows/{pipeline}.py:{pipeline}"
+    flow: Any = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    wait_for_api()
+    # Prefect passes a signal on to whoever had a handler before.
+    with raise_signals():
+        return flow(partition=partition, return_state=True)
 
 
 def _serve_api() -> Callable[[], None]:
