@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from receivers import free_port
 
 from ..support import licences
 from ..support.projects import Project, make_installed_project
 from ..support.questions import CONFIG, QUESTIONS, choices
 from ..support.scaffolds import IDS, SCAFFOLDS
+from ..support.stories import ready, wait_for
 from ..support.template import ROOT, git
 
 # An answer that a validator refuses beside another; README lists them.
@@ -152,10 +157,21 @@ def test_it_refuses_to_start_without_what_it_shares(scaffold: Project) -> None:
 
 
 def test_its_pipelines_run_on_its_engine(scaffold: Project) -> None:
-    """`poe run` trains, registers and promotes a model, without any service."""
-    ran = scaffold.run("poe", "run", "--partition", "2013-01-31")
+    """The first block of its README works as it is there, without any service, and what follows.
 
+    `poe up` is stopped once it has said where everything is.
+    """
+    *commands, last = first_block(scaffold.path / "README.md")
+    # The message after `copier copy` names the same command.
+    [train] = [command for command in (*commands, last) if command.endswith("poe run")]
+    ran = scaffold.type(train)
     assert "promoted: version 1 is champion" in " ".join(ran.stdout.split())
+    if last.endswith("poe up"):
+        start_and_stop(scaffold, last)
+
+    # Where the block trains without the project's server, as all that follows here.
+    if uri := re.search(r"MLFLOW_TRACKING_URI=sqlite:///(\S+)", train):
+        scaffold.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{scaffold.path / uri[1]}"
     mlflow = scaffold.mlflow()
     assert mlflow["aliases"] == {"champion": 1}
     [parent] = [run for run in mlflow["runs"] if "pipeline.name" in run["tags"]]
@@ -167,6 +183,36 @@ def test_its_pipelines_run_on_its_engine(scaffold: Project) -> None:
         run for run in scaffold.mlflow()["runs"] if run["tags"].get("pipeline.name") == "inference"
     ]
     assert parent["metrics"]["rows.score"] > 500
+
+
+def first_block(readme: Path) -> list[str]:
+    """Return the commands of the first block for a console, without their comments."""
+    block = readme.read_text().split("```console\n")[1].split("```")[0]
+    lines = [line.removeprefix("$ ").split("  #")[0].strip() for line in block.splitlines()]
+    assert lines[0] == "pip install uv"
+    return lines[1:]
+
+
+def start_and_stop(scaffold: Project, command: str) -> None:
+    """Start the servers of a project, wait until they are ready, and press Ctrl-C."""
+    names = ("AIRFLOW__API__PORT", "DAGSTER_PORT", "PREFECT_SERVER_API_PORT", "MLFLOW_PORT")
+    ports = {name: f"{free_port()}" for name in names}
+    log = scaffold.path / "var" / "up.log"
+    with log.open("w") as stream:
+        up = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=scaffold.path,
+            env={**os.environ, **ports, "UV_PYTHON": scaffold.python},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: ready(log, up), 240, "poe up to be ready")
+    finally:
+        os.killpg(up.pid, signal.SIGINT)
+        up.wait(timeout=60)
+    assert "stopping" in log.read_text()
 
 
 def test_no_licence_binds_the_user(scaffold: Project) -> None:

@@ -73,6 +73,24 @@ class Project:
             )
         return done
 
+    def type(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line in the project as a shell does: nothing is set but what the line sets.
+
+        And how often candidates are tuned, where these tests say so.
+        """
+        trials = "PIPELINE_TRAINING__TRIALS"
+        given = {trials: self.environment[trials]} if trials in self.environment else {}
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.path,
+            env={**os.environ, "UV_PYTHON": self.python, **given},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}:\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        return done
+
     def share_mypy_cache(self, folder: Path) -> None:
         """Keep what mypy finds in packages, which takes most of its time, for other projects.
 
