@@ -127,6 +127,6 @@ def test_a_wrong_domain_is_a_sentence_from_doctor_the_engine_and_the_runner(
             done = foreign.run(*command, check=False)
             said = " ".join((done.stdout + done.stderr).split())
             assert done.returncode != 0
-            assert "LABEL names 'bening', which is no column of the contract" in said, command
+            assert "LABEL names 'bening', which is not a column of the contract" in said, command
     finally:
         file.write_text(good)

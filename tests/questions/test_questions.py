@@ -119,6 +119,29 @@ def test_defaults_need_no_trust_and_say_what_is_next(
     assert "uv run poe run\n" in message
 
 
+@pytest.mark.parametrize(
+    ("answers", "command"),
+    [
+        ({"tracking": "mlflow_remote"}, "MLFLOW_TRACKING_URI=sqlite:///mlflow.db uv run poe run"),
+        (
+            {"tracking": "mlflow_server", "workers": "distributed"},
+            "MLFLOW_TRACKING_URI=sqlite:///mlflow.db PIPELINE_WORKERS__DISTRIBUTED=false "
+            "uv run poe run",
+        ),
+    ],
+)
+def test_the_first_command_is_that_of_the_readme_and_needs_no_server(
+    template: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answers: dict[str, str],
+    command: str,
+) -> None:
+    run_copy(str(template), tmp_path, data=answers, defaults=True)
+    assert f"    {command}\n" in capsys.readouterr().err
+    assert f"$ {command}" in (tmp_path / "README.md").read_text()
+
+
 def test_answers_are_stored(template: Path, tmp_path: Path) -> None:
     run_copy(str(template), tmp_path, defaults=True, quiet=True)
     answers = read_answers(tmp_path)

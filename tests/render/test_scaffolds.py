@@ -162,7 +162,6 @@ def test_its_pipelines_run_on_its_engine(scaffold: Project) -> None:
     `poe up` is stopped once it has said where everything is.
     """
     *commands, last = first_block(scaffold.path / "README.md")
-    # The message after `copier copy` names the same command.
     [train] = [command for command in (*commands, last) if command.endswith("poe run")]
     ran = scaffold.type(train)
     assert "promoted: version 1 is champion" in " ".join(ran.stdout.split())

@@ -12,7 +12,7 @@ quoted() {
 
 case ${SMTP_SECURITY:-starttls} in
     starttls) port=587 require_tls=true ;;
-    # Alertmanager speaks TLS from the first byte on this port only.
+    # Alertmanager uses implicit TLS on this port only.
     tls) port=465 require_tls=false ;;
     none) port=25 require_tls=false ;;
     *)
@@ -31,7 +31,7 @@ for name in SMTP_FROM SMTP_TO; do
         exit 1
     fi
 done
-# Alertmanager would start, and lose every mail.
+# Alertmanager would start but lose every mail.
 if printf '%s' "$SMTP_TO" | grep -Eq '@[^,; >]+>?[; ]+[^,]*@'; then
     echo "SMTP_TO is '$SMTP_TO', and addresses have commas in between" >&2
     exit 1

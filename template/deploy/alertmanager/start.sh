@@ -7,8 +7,8 @@ folder=${0%/*}
 export SECRETS="${SECRETS:-/run/secrets}"
 config=${CONFIG:-/alertmanager/alertmanager.yml}
 
-# Each channel prints its part of the receiver, or nothing. It is part of this shell, so that it can
-# move its secret from the environment to a file: Alertmanager reads secrets from files only.
+# Each channel prints its part of the receiver, or nothing. It is sourced into this shell, so that it
+# can move its secret from the environment to a file: Alertmanager reads secrets from files only.
 umask 077
 {
     cat "$folder/alertmanager.yml"

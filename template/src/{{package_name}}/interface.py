@@ -1,6 +1,6 @@
-"""The door to domain/: what the team writes there is checked here, and imported nowhere else.
+"""The door to domain/: the team's code is checked here, and imported nowhere else.
 
-Each of its files is read when it is first needed, since what they import differs in weight.
+Each of its files is read when it is first needed, since some import heavier libraries.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 Columns = tuple[str, ...]
 Functions = tuple[Callable[..., Any], ...]
-# The stages that steps of the team's own may follow.
+# The stages that the team's own steps may follow.
 STEPS_FOLLOW = ("validate", "promote", "score")
 # Columns that stand beside KEY in predictions, or beside features.
 OURS = ("prediction", "model_version", "target")
 # The column by which rows are numbered while they are validated or scored.
 ROW = "__row__"
 T = TypeVar("T", bound="_File")
-# Names that steps of a run have already, in one engine or another.
+# Names that a run's steps already have, in one engine or another.
 TAKEN = {*STAGES, "wait_for_partition", "finish"}
 
 
 class Metrics(Protocol):
-    """How predictions are made and measured: a module of ml/metrics/, or one of the team's own.
+    """How predictions are made and measured: a module of ml/metrics/, or a custom one.
 
     A prediction is a frame with the column `prediction`: the class, or the number. Classification
     has `probability_<class>` for each class beside it.
@@ -79,7 +79,7 @@ class _File(BaseModel):
 
 
 def is_unusable(name: str) -> bool:
-    """Return whether polars reads a column's name as a pattern, or rows are numbered by it."""
+    """Return whether polars reads a column's name as a pattern, or it is the row number's."""
     return name in ("*", ROW) or (name.startswith("^") and name.endswith("$"))
 
 
@@ -145,7 +145,7 @@ class Schema(_File):
             "STABLE_COLUMNS": self.stable_columns,
         }
         unknown = [
-            f"{role} names '{name}', which is no column of the contract"
+            f"{role} names '{name}', which is not a column of the contract"
             for role, names in roles.items()
             for name in names
             if name not in self.contract.columns
@@ -180,7 +180,7 @@ class Schema(_File):
 
 
 def _no_encoder() -> Any:
-    """Leave the features as they are: each candidate begins with an encoder of its own."""
+    """Leave the features as they are: each candidate begins with its own encoder."""
     from sklearn.preprocessing import FunctionTransformer
 
     return FunctionTransformer()
@@ -231,10 +231,10 @@ class Features(_File):
 
         Args:
             rows: Rows of one partition.
-            context: What is known of the time before; may be left out where nothing looks back.
+            context: What is known of earlier partitions; optional if no feature looks back.
 
         Raises:
-            DomainError: The context is missing, or what came back lacks a feature, or has more or
+            DomainError: The context is missing, or the result lacks a feature, or has more or
                 fewer rows.
         """
         if self.lookback and context is None:
@@ -256,7 +256,7 @@ class Features(_File):
 
     @property
     def looks_back(self) -> str:
-        """Say what rows alone lack where features look back."""
+        """Say what rows alone lack if features look back."""
         return (
             f"the features look back on the {self.lookback} partitions before (LOOKBACK in "
             "domain/features.py), which rows alone do not bring"
@@ -264,7 +264,7 @@ class Features(_File):
 
 
 class Problem(_File):
-    """problem.py: what is predicted, with what, and how that is measured."""
+    """problem.py: what is predicted, by which models, and how that is measured."""
 
     target: Callable[[], Any] = Field(
         description="a function that returns what is predicted as a polars expression"
@@ -279,14 +279,14 @@ class Problem(_File):
         description="the candidates by name, each a function of an Optuna trial and a seed",
     )
     fit: Callable[..., Any] | None = Field(
-        None, description="a function that fits an estimator in place of its own fit"
+        None, description="a function that fits an estimator and replaces its fit method"
     )
     threshold: Callable[..., float] | None = Field(
         None, alias="THRESHOLD", description="a rule of ml/metrics/thresholds.py, for two classes"
     )
 
     def require(self, names: Iterable[str]) -> None:
-        """Raise DomainError where one of these candidates is not there."""
+        """Raise DomainError if one of these candidates does not exist."""
         if unknown := [name for name in names if name not in self.candidates]:
             raise DomainError(
                 f"[training] candidates names '{unknown[0]}', which CANDIDATES of "
@@ -294,7 +294,7 @@ class Problem(_File):
             )
 
     def with_target(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows with the column `target`; raises DomainError where a column is missing."""
+        """Return rows with the column `target`; raises DomainError if a column is missing."""
         with _its_columns("problem"):
             return rows.with_columns(self.target().alias("target"))
 
@@ -308,7 +308,7 @@ class Problem(_File):
 
 
 class Steps(_File):
-    """steps.py: what the team does after a stage; each function is a step of its own."""
+    """steps.py: what the team does after a stage; each function is a separate step."""
 
     after_validate: Functions = Field(
         (), alias="AFTER_VALIDATE", description="functions of a run and its validated dataset"
@@ -394,10 +394,10 @@ def load_rows() -> Rows:
 
 
 def advice() -> str:
-    """Return what is odd about the domain and no error yet; empty where nothing is.
+    """Return what is odd about the domain but not an error yet; empty if nothing is.
 
-    Features and target are made of no rows, which names the columns that they ask for and that are
-    not there. Code that makes columns of values, like a pivot, may be right all the same.
+    Features and target are computed on zero rows, which shows the columns that they ask for and
+    that do not exist. Code that makes columns from values, like a pivot, may still be right.
     """
     import polars as pl
 
@@ -410,8 +410,8 @@ def advice() -> str:
     except DomainError as error:
         return f"tried on no rows, {error}"
     except (Exception, pl.exceptions.PanicException):
-        # Code that cannot do without a row is shown to be right or wrong by a run. A panic of
-        # polars' is no `Exception`.
+        # Only a run shows whether code that needs a row is right. A panic of polars is not an
+        # `Exception`.
         return ""
     return ""
 
@@ -471,7 +471,7 @@ def _read(name: str, kind: type[T], *, optional_file: bool = False) -> T:
 
 @contextmanager
 def _its_columns(name: str) -> Iterator[None]:
-    """Name the file in which a column is asked for that is not there."""
+    """Name the file that asks for a column that does not exist."""
     from polars.exceptions import ColumnNotFoundError
 
     try:

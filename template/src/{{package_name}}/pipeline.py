@@ -4,7 +4,7 @@
   evaluate, promote or once more with a wider window, report
 - inference: start, ingest, validate, featurize, score, monitor, report
 
-After validate, promote and score come the team's own steps of domain/steps.py, one after another.
+After validate, promote and score, the team's own steps in domain/steps.py run one after another.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def train_all(run: Run, features: FeaturesRef) -> list[CandidateRef]:
 
 
 def inference(run: Run) -> None:
-    """Score the partition with the champion, then look for drift and loss of performance."""
+    """Score the partition with the champion, then check for drift and loss of performance."""
     raw = ingest(run)
     valid = validate(run, raw)
     take_own_steps(run, "validate", valid)
@@ -97,7 +97,7 @@ PIPELINES = {"training": training, "inference": inference}
 def execute(pipeline: Pipeline, partition: Partition | None = None) -> Run:
     """Run a pipeline from start to report.
 
-    A failure is alerted and reported, then raised; the report is written whatever happened.
+    A failure is alerted and reported, then raised; the report is written in any case.
 
     Raises:
         Terminated: A signal ended it. Candidates may still train in threads until the process ends.
@@ -127,7 +127,7 @@ def _run_and_report(stages: Callable[[Run], None], run: Run) -> None:
         raise
     except BaseException as error:
         alerts.send_failure_of(run, failed_stage(run), error)
-        # The error that ended the run counts, not one of its report.
+        # The error that ended the run counts, not one raised by its report.
         with contextlib.suppress(Exception):
             report(run)
         raise
@@ -141,9 +141,9 @@ def _run_and_report(stages: Callable[[Run], None], run: Run) -> None:
 
 
 def _terminate(run: Run, error: Terminated) -> Terminated:
-    """Record, alert and report what a signal ended; returns it with the stages that were running.
+    """Record, alert and report a run ended by a signal; returns it with the running stages.
 
-    Who pressed Ctrl-C need not be alerted.
+    Ctrl-C sends no alert.
     """
     with last_words(error):
         end_running(error)

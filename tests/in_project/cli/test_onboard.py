@@ -602,7 +602,7 @@ def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:
         "page.html": "ends in none of",
         "empty.csv": "cannot be read|has no rows",
         "folder": "holds no table",
-        "gone.csv": "is no file",
+        "gone.csv": "is not a file",
         "shop.db": "is a database: name it as sqlite:///.*shop.db --table NAME",
         "x-{partition}.csv": "no file matches",
     }

@@ -320,7 +320,7 @@ def test_a_server_is_told_and_its_operator_frees_the_space(
     used: Used, no_command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purge, "store_file", lambda: None)
-    assert "whoever operates it runs `mlflow gc` there" in said_to("--keep-days", "0")
+    assert "its operator runs `mlflow gc` there" in said_to("--keep-days", "0")
     assert not no_command
     assert used.loser.key not in tracked()
     assert used.loser.key in tracked(ViewType.ALL)
@@ -338,7 +338,7 @@ def test_a_deleted_experiment_of_somebody_else_is_not_removed(
 ) -> None:
     client = tracking.client()
     client.delete_experiment(client.create_experiment("another"))
-    assert "would remove its deleted experiments, too" in prune("--keep-days", "0")["note"]
+    assert "would also remove its deleted experiments" in prune("--keep-days", "0")["note"]
     assert not no_command
     assert prune("--keep-days", "0")["removed"] == []
 

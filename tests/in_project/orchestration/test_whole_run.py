@@ -99,7 +99,7 @@ def make_mistake(project: Path) -> dict[str, str]:
     steps = folder / "domain" / "steps.py"
     steps.write_text(steps.read_text().replace("dataset.rows", "dataset.rose"))
     path = os.pathsep.join([str(project), str(example.ROOT.parent)])
-    retries = {"PIPELINE_LIMITS__RETRIES": "2", "PIPELINE_LIMITS__RETRY_DELAY_SECONDS": "600"}
+    retries = {"PIPELINE_LIMITS__RETRIES": "2"}
     return {"PIPELINE_DOMAIN": "mistaken.domain", "PYTHONPATH": path, **retries}
 
 

@@ -1,4 +1,4 @@
-"""Takes messages to their channel: tried again in time, similar ones as one, kept if they fail."""
+"""Delivers messages to their channel: with retries, similar ones grouped, kept if they fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_GROUP = 25
 def deliver(channel: Channel, entries: Sequence[Entry], end: float, *, late: bool = False) -> None:
     """Send entries of one group as one message, and forget them when a server has taken it.
 
-    Where trying again may help, it is, as long as there is time; a server's wish to wait is kept.
+    Retries where that may help, while there is time, and waits as long as a server asks.
 
     Args:
         channel: Where to.
@@ -29,7 +29,7 @@ def deliver(channel: Channel, entries: Sequence[Entry], end: float, *, late: boo
         late: Whether to mark the message as late whatever its age.
 
     Raises:
-        Exception: What the channel raised last; the entries say it, too.
+        Exception: What the channel raised last; the entries also hold it.
     """
     pause = FIRST_PAUSE_SECONDS
     while True:

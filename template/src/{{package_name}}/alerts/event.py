@@ -65,7 +65,7 @@ class Event(BaseModel):
         details: Anything else, as label and value.
         time: When it happened.
         times: How many events it stands for, see `of_many`.
-        late: Whether it could not be told when it happened.
+        late: Whether it could not be sent when it happened.
         only_to: The recipients who have not got it, where others have; everybody when empty.
     """
 
@@ -128,7 +128,7 @@ class Event(BaseModel):
     ) -> Event:
         """Return the event for a challenger that has become champion.
 
-        `repeated` says that a run which was killed may have told of it before.
+        `repeated` says that a run which was killed may have announced it before.
         """
         notes = [one.sentence for one in promotion.verdict.notes if one.misfit]
         again = ["perhaps told before: a run ended before it could note so"] if repeated else []
@@ -196,7 +196,7 @@ class Event(BaseModel):
 
     @property
     def group(self) -> tuple[object, ...]:
-        """What events have in common that may be told as one: a cause, as far as one can tell."""
+        """What events that may be sent as one have in common: their cause, as far as is known."""
         error = (self.error or "").partition(":")[0]
         return self.kind, self.pipeline, self.stage, error, self.only_to
 
@@ -225,7 +225,7 @@ class Event(BaseModel):
 
     @property
     def links(self) -> dict[str, str]:
-        """Where to read on: label and web address."""
+        """Where to read more: label and web address."""
         addresses = {"Log": self.log_url, "MLflow run": self.tracking_url}
         return {
             label: address
@@ -253,7 +253,7 @@ def of_run(run: Run) -> dict[str, Any]:
 
 
 def run_url(tracking_run_id: str | None) -> str | None:
-    """Return a run's page in MLflow, or None where its address cannot be told."""
+    """Return a run's page in MLflow, or None where its address is not known."""
     # MLflow may be what failed.
     with contextlib.suppress(Exception):
         return tracking.run_url(tracking_run_id) if tracking_run_id else None

@@ -1,4 +1,4 @@
-"""What is still to be told: a file for each message and channel below var/alerts/outbox.
+"""Alerts still to be sent: one file per message and channel below var/alerts/outbox.
 
 A message is there from before it is sent until a server has taken it, so that neither a server
 that is down nor the end of the process loses it. One process at a time sends through a channel.
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody has delivered it."""
+        """Whether it is still undelivered."""
         return self.file is None or self.file.exists()
 
     @property
@@ -131,13 +131,13 @@ def put(channel: str, event: Event) -> Entry:
 
 
 def waiting(channel: str, *, refused: bool = False) -> list[Entry]:
-    """Return what waits for a channel, the oldest first; `refused` for what was refused, too.
+    """Return what waits for a channel, the oldest first; with `refused`, refused alerts as well.
 
     A file that is not readable is left out.
     """
     entries = []
     for file in _files(channel):
-        # Another process may have delivered it a moment ago, and what is odd stops no other.
+        # Another process may have just delivered it, and one odd file must not stop the rest.
         with suppress(OSError, ValueError):
             message = Message.model_validate_json(file.read_text("utf-8"))
             if refused or not message.refused:

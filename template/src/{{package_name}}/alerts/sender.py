@@ -77,14 +77,14 @@ def send(event: Event) -> list[Delivery]:
     next event that arrives.
 
     Returns:
-        One delivery per configured channel; none when nobody was told.
+        One delivery per configured channel; none without such a channel.
     """
     with contextlib.suppress(SettingsError):
         load_environment()
     deliveries = _send(event)
     if not deliveries:
         log.warning(
-            "nobody was told of '%s', because no alert channel is configured: set the variables "
+            "no alert was sent for '%s', because no channel is configured: set the variables "
             "of one (%s) that .env.example names. %s",
             event.title,
             ", ".join(channel_names()) or "this project has none",
@@ -99,17 +99,17 @@ def send(event: Event) -> list[Delivery]:
 
 
 def send_failure(error: BaseException | str | None, **where: Any) -> list[Delivery]:
-    """Tell the team of a failed stage; `where` is what `Event.of_failure` takes."""
+    """Alert the team to a failed stage; `where` is what `Event.of_failure` takes."""
     return send(Event.of_failure(error, **where))
 
 
 def send_failure_of(run: Run, stage: str, error: BaseException) -> list[Delivery]:
-    """Tell the team of a stage of a run that failed in this process."""
+    """Alert the team to a stage of a run that failed in this process."""
     return send_failure(error, stage=stage, **of_run(run))
 
 
 def send_signal(error: Terminated, stage: str, **where: Any) -> Terminated:
-    """Tell the team of a signal that ended a stage, unless somebody at the keyboard sent it.
+    """Alert the team to a signal that ended a stage, unless it came from the keyboard.
 
     Returns:
         The error with the stage's name; `where` is what `Event.of_failure` takes.
@@ -181,7 +181,7 @@ class _Sending:
         if outbox.seconds_since(self.name, self.event) < SIMILAR_SECONDS:
             time.sleep(COLLECT_SHARE * TOTAL_SECONDS)
         with outbox.lock(self.name, self.end):
-            # Whoever had the lock may have sent it with their own.
+            # The process that had the lock may have sent it with its own alert.
             similar = [one for one in outbox.waiting(self.name) if one.group == entry.group]
             deliver_all(channel, similar, self.end)
             deliver_all(channel, outbox.waiting(self.name), end=0)
@@ -196,7 +196,7 @@ class _Sending:
 
     def _keep(self) -> Entry:
         if self.event.kind == "test":
-            # Whoever asked for it is told at once.
+            # The person who asked for it sees the result at once.
             return Entry(Message(event=self.event))
         try:
             return outbox.put(self.name, self.event)

@@ -43,7 +43,7 @@ if "onboard" in optional.folders("cli"):
 out = Console()
 err = console()
 log = get_logger(__name__)
-# What the commands know of the options before them.
+# What the commands know about the options before them.
 VERBOSE = "verbose"
 
 
@@ -51,10 +51,10 @@ VERBOSE = "verbose"
 def configure(
     context: typer.Context,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show log lines in a terminal, too.")
+        bool, typer.Option("--verbose", "-v", help="Also show log lines in a terminal.")
     ] = False,
     json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="Log one JSON object a line.")
+        bool, typer.Option("--json-logs", help="Log one JSON object per line.")
     ] = False,
 ) -> None:
     """Configure logging before any command."""
@@ -91,7 +91,7 @@ def run(
     """
     with raise_signals():
         try:
-            # It takes seconds, in which a signal may come, too.
+            # This takes seconds, and a signal may come meanwhile.
             from ..pipeline import execute
             from ..reporting.progress import StageProgress
             from ..reporting.terminal import print_result
@@ -132,7 +132,7 @@ def stage(
         raise typer.BadParameter(f"not JSON: {error}") from None
     if not isinstance(values, list | dict):
         raise typer.BadParameter("a JSON list or object is expected")
-    # Libraries print, too, and the standard output is for the reference alone.
+    # Libraries also print, and standard output is for the reference alone.
     with contextlib.redirect_stdout(sys.stderr), raise_signals():
         try:
             result = (
@@ -145,7 +145,7 @@ def stage(
 
 
 def _told(error: Terminated, stage: str, run: Mapping[str, Any]) -> Terminated:
-    """Tell the team of the signal that ended a stage, and return it with the stage's name."""
+    """Alert the team to the signal that ended a stage; return it with the stage's name."""
     from .. import alerts
 
     known = {name: run.get(name) for name in ("pipeline", "partition")}
@@ -220,8 +220,8 @@ def prune(
 ) -> None:
     """Remove runs, their artefacts and their MLflow runs that are old and that nothing needs.
 
-    Predictions stay, and all that a registered version, a run that goes on, a younger one, or each
-    pipeline's last that succeeded leads to.
+    Predictions stay, and so does everything that is needed by a registered version, a run in
+    progress, a younger run, or the last successful run of each pipeline.
 
     Examples:
         prune --dry-run
@@ -292,7 +292,7 @@ def main() -> Any:
     except Terminated as error:
         _say(error)
         sys.stdout.flush()
-        # Python would wait for the candidates that still train.
+        # Python would wait for the candidates that are still training.
         os._exit(error.exit_code)
     except Exception as error:
         _say(explain(error) or error)

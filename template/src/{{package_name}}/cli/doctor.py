@@ -50,7 +50,7 @@ def run_checks(send: bool = False) -> list[Check]:
 
 
 def render(checks: Sequence[Check]) -> Table:
-    """Return the checks as a table for the terminal; what is to be done stands below its line."""
+    """Return the checks as a table for the terminal; how to fix one is below its line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -151,7 +151,7 @@ def _workers() -> str:
 def _git() -> str | list[Check]:
     if not (shutil.which("git") or os.environ.get("PIPELINE_COMMIT")):
         missing = "not on PATH, so runs cannot record the commit of their code"
-        return [Check("git", True, missing, "install git; `poe update` needs it, too")]
+        return [Check("git", True, missing, "install git; `poe update` also needs it")]
     tags = tracking.git_tags()
     if not tags:
         raise Advice("no commit found, so runs cannot record the commit of their code")
@@ -203,7 +203,7 @@ def _champion() -> str:
 def _channel(name: str) -> str:
     channel = alerts.load_channel(name)
     if not channel.configured():
-        raise Advice("not configured, so nobody is told there")
+        raise Advice("not configured, so no alerts go there")
     return channel.describe()
 
 

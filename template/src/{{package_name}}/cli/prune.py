@@ -24,7 +24,7 @@ from ..core.settings import load_settings, without_passwords
 out = Console()
 
 MLFLOW = "MLflow runs"
-# What goes, each before what it leads to: a prune that is killed leaves nothing that leads nowhere.
+# What goes, each before what it leads to: a killed prune leaves nothing that leads nowhere.
 # Other folders of the artefact root stay, like predictions.
 ORDER = (
     *("runs", "outputs", "reports", MLFLOW, "monitoring", "evaluations", "validation", "datasets"),
@@ -119,7 +119,7 @@ def _find(before: datetime, tracked: Sequence[purge.TrackedRun]) -> tuple[list[T
 
 def _needed(tracked: Sequence[purge.TrackedRun]) -> set[str]:
     """Return the keys and fingerprints that the registry leads to, and the last runs' keys."""
-    # Somebody may have registered a model under a name of their own.
+    # Somebody may have registered a model under another name.
     versions = list(purge.pages(tracking.client().search_model_versions))
     registered = {one.run_id for one in versions} | {one.source for one in versions}
     needed = set()

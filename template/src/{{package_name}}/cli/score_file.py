@@ -25,7 +25,7 @@ def score_file(source: Path, target: Path) -> str:
     Writes key columns, prediction and version, in the order of the file's valid rows.
 
     Raises:
-        BadInput: The source is of no known format, or the target neither .parquet nor .csv, or
+        BadInput: The source is not of a known format, or the target neither .parquet nor .csv, or
             both are one file.
         DataRejected: The file cannot be read, or the rows break the contract beyond its limits.
         MissingPartitions: No run has validated a partition that the features look back on.

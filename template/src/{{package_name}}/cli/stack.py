@@ -1,7 +1,7 @@
 """The services of compose.yaml on this machine: build, start, watch, back up.
 
-What a service is called and how to log in stands at the service itself, in labels: `pipeline.ui`,
-`pipeline.user` and `pipeline.password`, the last of which names a variable of .env.
+Labels of each service say what it is called and how to log in: `pipeline.ui`, `pipeline.user` and
+`pipeline.password`, the last of which names a variable of .env.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ app = typer.Typer(no_args_is_help=True, help="The services of compose.yaml on th
 READY_WITHIN_SECONDS = 600
 # Variables that a compose file asks for in these words get a random value.
 GENERATED = re.compile(r"\$\{(\w+):\?set by uv run poe stack up\}")
-# Copies a volume while programs write to it: MLflow's file as a whole, by SQLite itself. 1 is what
-# tar ends with when another file grew, or went, meanwhile.
+# Copies a volume while programs write to it: MLflow's file as a whole, by SQLite itself. tar
+# ends with 1 when another file grew, or went, meanwhile.
 COPY = """
 set --
 if [ -f /volume/mlflow/mlflow.db ]; then
@@ -58,7 +58,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 def up() -> None:
     """Build the image, start everything, wait until it is healthy, and say where it is.
 
-    The first call writes .env with random secrets; values that are there are never changed.
+    The first call writes .env with random secrets; existing values are never changed.
     """
     # Without Docker nothing is written, without a service nothing is built.
     docker("compose", "version", stdout=subprocess.DEVNULL)
@@ -120,7 +120,7 @@ def backup(
 ) -> None:
     """Copy all databases, models and artefacts into a new folder.
 
-    The stack goes on meanwhile. Databases come first: what they name is in the files then.
+    The stack keeps running. Databases are copied first, so the files they name are there.
     """
     names = databases()
     target = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
@@ -146,7 +146,7 @@ def restore(
     manifest = folder / "manifest.json"
     slug = load_settings().project.slug
     if not manifest.exists():
-        raise StackError(f"{folder} is no whole backup: it has no manifest.json")
+        raise StackError(f"{folder} is not a whole backup: it has no manifest.json")
     if json.loads(manifest.read_text())["project"] != slug:
         raise StackError(f"{folder} is a backup of another project, not of {slug}")
     if not (project_root() / ".env").exists():
@@ -180,8 +180,8 @@ def restore(
 def create_secrets(root: Path) -> None:
     """Give each secret that the compose files ask for a random value in .env.
 
-    A new .env begins as .env.example and only its owner may read it. One that is there gets what
-    .env.example has since got. A value that is there is never changed.
+    A new .env begins as .env.example and only its owner may read it. An existing one gets what
+    .env.example has gained since. A value that is there is never changed.
     """
     file, example = root / ".env", root / ".env.example"
     if not file.exists():
@@ -236,9 +236,9 @@ def docker(
 
 @functools.cache
 def deploy_digest() -> str:
-    """Return what a container that reads some of deploy/ has as a label, computed once.
+    """Return the label of a container that reads some of deploy/, computed once.
 
-    It is replaced when a file there has changed.
+    The container is replaced when a file there has changed.
     """
     return folder_digest(project_root() / "deploy")
 
@@ -315,7 +315,7 @@ def volumes_to_keep() -> dict[str, str]:
 def in_volume(
     volume: str, script: str, stdin: Stream = subprocess.DEVNULL, stdout: Stream = None
 ) -> None:
-    """Run a shell script as root in a container of its own that has a volume at /volume."""
+    """Run a shell script as root in a separate container that has a volume at /volume."""
     options = ["--rm", "--network=none", f"--volume={volume}:/volume", "--user=root"]
     shell = ["--interactive", "--entrypoint=sh", image_name(), "-euc", script]
     docker("run", *options, *shell, stdin=stdin, stdout=stdout)
@@ -323,7 +323,7 @@ def in_volume(
 
 def image_name() -> str:
     """Return the image's name and tag, $PIPELINE_IMAGE or the project's own."""
-    # Reads .env, too.
+    # Also reads .env.
     slug = load_settings().project.slug
     return os.environ.get("PIPELINE_IMAGE") or f"{slug}:latest"
 

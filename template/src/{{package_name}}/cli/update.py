@@ -28,7 +28,7 @@ CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+@")
 
 
 class Versions(BaseModel):
-    """The version of the template that the project has, and the newest one, as Copier says it."""
+    """The template's version that the project has, and the newest one, as Copier reports them."""
 
     current_version: str
     latest_version: str
@@ -87,7 +87,7 @@ def find_versions(root: Path, seconds: float | None = None) -> Versions:
 
     Args:
         root: The project.
-        seconds: How long to wait for an answer; with a limit nobody is asked for a password.
+        seconds: How long to wait for an answer; with a limit there is no password prompt.
 
     Raises:
         UpdateError: The template is not known, or cannot be read; names its address.
@@ -151,7 +151,7 @@ def git(root: Path, *arguments: str) -> list[str]:
     """Return the lines that git prints.
 
     Raises:
-        UpdateError: It is missing, or failed: the project is no repository, for instance.
+        UpdateError: It is missing, or failed: the project is not a repository, for instance.
     """
     command = ["git", "-c", "core.quotePath=false", *arguments]
     try:

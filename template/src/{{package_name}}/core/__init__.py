@@ -1,1 +1,1 @@
-"""What every stage leans on: settings, storage, tracking, references, errors, time limits."""
+"""What every stage builds on: settings, storage, tracking, references, errors, time limits."""

@@ -1,4 +1,4 @@
-"""Calls whose failure, or whose silence, must not stop whoever makes them."""
+"""Calls whose failure or hang must not stop the caller."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def attempt(calls: Mapping[str, Callable[[], T]], seconds: float) -> dict[str, T | BaseException]:
-    """Make calls at once, and return what each returned or raised.
+    """Make calls in parallel and return what each returned or raised.
 
-    A call that has not ended after `seconds` counts as a `TimeoutError`, and goes on unheard:
+    A call that has not ended after `seconds` counts as a `TimeoutError` and goes on unobserved:
     libraries limit each read, not the whole exchange, and a thread cannot be stopped.
     """
     late = TimeoutError(f"no answer within {seconds:g} s")

@@ -1,6 +1,6 @@
 """Partitions: slices of the data by time, each known by its text form.
 
-An hour is `2026-11-27T14` (in UTC, so that none comes twice when the clocks change), a day
+An hour is `2026-11-27T14` (in UTC, so that none occurs twice when the clocks change), a day
 `2026-11-27`, a week `2026-W48`, a month `2026-11`; a table without time is one partition, `all`.
 Text order is time order.
 """
@@ -23,7 +23,7 @@ Ambiguous = Literal["earliest", "latest"]
 Unit = Literal["hour", "day", "week", "month", "none"]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
-# The only partition of a table that is taken as it is now.
+# The only partition of a table that is read in its current state.
 SNAPSHOT: Partition = "all"
 
 _PATTERNS = {
@@ -62,7 +62,7 @@ class Cadence:
         """Return a text as a partition.
 
         Raises:
-            BadInput: It names none of this cadence.
+            BadInput: It does not name a partition of this cadence.
         """
         try:
             if re.fullmatch(self.pattern, text, re.ASCII):
@@ -75,7 +75,7 @@ class Cadence:
         raise BadInput(f"partition '{text}' is not {kind} like {example}")
 
     def of(self, moment: date) -> Partition:
-        """Return the partition that a moment is in; one without a zone is in the data's."""
+        """Return the partition of a moment; one without a zone is in the data's zone."""
         if self.unit == "none":
             return SNAPSHOT
         if not isinstance(moment, datetime):
@@ -100,7 +100,7 @@ class Cadence:
         """Return the partition that comes `count` after one, or before it; a snapshot is alone.
 
         Raises:
-            BadInput: It would lie outside the years 1 to 9999.
+            BadInput: It would be outside the years 1 to 9999.
         """
         if self.unit == "none":
             return partition
@@ -114,7 +114,7 @@ class Cadence:
             raise BadInput(f"no partition lies {count} from '{partition}'") from None
 
     def last_ended(self, moment: datetime) -> Partition:
-        """Return the newest partition that has ended by then: what a run by the clock is about."""
+        """Return the newest partition that has ended by then: the one a scheduled run processes."""
         return self.shift(self.of(moment), -1)
 
     def window(self, partition: Partition, count: int) -> list[Partition]:
@@ -140,12 +140,12 @@ class Cadence:
         dtype: pl.DataType,
         ambiguous: Ambiguous = "earliest",
     ) -> pl.Expr:
-        """Return a column of dates or datetimes by the clock that cuts partitions, without zone.
+        """Return dates or datetimes in the zone that partitions are cut in, without a zone.
 
         Args:
             time: The column.
             dtype: Its type.
-            ambiguous: Which one is meant by an hour without zone that comes twice.
+            ambiguous: Which one an hour without zone means if it occurs twice.
         """
         import polars as pl
 

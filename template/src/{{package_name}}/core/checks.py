@@ -18,7 +18,7 @@ _LONGEST_DETAIL = 600
 
 
 class Advice(Exception):
-    """Raised by a probe when nothing is broken, but something is left to do."""
+    """Raised by a probe when nothing is broken but something remains to be done."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Probe:
     """One question and how to fix a bad answer.
 
     Attributes:
-        find: Returns what it found, or finished checks where it makes several; an exception means
+        find: Returns what it found, or finished checks if it makes several; an exception means
             that the check failed.
     """
 
@@ -45,7 +45,7 @@ class Probe:
     find: Callable[[], str | list[Check]]
 
     def checks(self) -> list[Check]:
-        """Ask, and return the answer; never raises, and holds no secret."""
+        """Ask and return the answer, free of secrets; never raises."""
         try:
             found = self.find()
         except Advice as advice:
@@ -57,14 +57,14 @@ class Probe:
 
 
 def port_probe(name: str, variable: str, default: int, health: str, answer: str) -> Probe:
-    """Return the question whether a program's port is free, or served by that program already.
+    """Return a probe that asks whether a program's port is free or already served by it.
 
     Args:
         name: What the program is called.
         variable: Sets another port than the default.
-        default: The port where the variable is not set.
+        default: The port if the variable is not set.
         health: Path of the program's health page.
-        answer: Text that only this page holds.
+        answer: Text that only this page contains.
     """
 
     def find() -> str:
@@ -93,7 +93,7 @@ def checks_of_process(module: str) -> list[Check]:
     Engines read the environment and take over logging when they are imported.
 
     Raises:
-        RuntimeError: The process failed; holds its last lines.
+        RuntimeError: The process failed; the message has its last lines.
         subprocess.TimeoutExpired: It took too long.
     """
     command = [sys.executable, "-m", module]

@@ -1,4 +1,4 @@
-"""Runs in MLflow whose process died without a word, closed by the next run with the reason."""
+"""MLflow runs whose process died silently; the next run closes them with the reason."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SECONDS = 10.0
 
 
 def this_process() -> str:
-    """Return what tells this process from all others, on any machine; empty outside Linux."""
+    """Return an identifier of this process, unique across machines; empty outside Linux."""
     return _process("self")
 
 
 def own(run: Run) -> None:
-    """Note which process a run happens in; one that is opened again may have had another."""
+    """Note which process a run happens in; a reopened run may have had another."""
     tracking.client().set_tag(run.tracking_run_id, OWNER_TAG, owner)
 
 
 def close_what_died(run: Run) -> None:
-    """Close runs that died, and their candidates' runs, as killed; never raises, and ends in time.
+    """Close runs that died, and their candidates', as killed; never raises, and has a time limit.
 
-    A run of one process is dead when that process is gone, which is asked on its own machine only.
-    Any other is when no stage has ended for as long as one may take, with all retries and the wait
-    for data: a run that lives longer is only shown as killed until its report.
+    A run in one process is dead when that process is gone, which only its own machine can check.
+    Any other run is dead when no stage has ended within the time that one may take, including all
+    retries and the wait for data: a run that lives longer only shows as killed until its report.
 
     Args:
         run: The one that is starting.
@@ -53,7 +53,7 @@ def close_what_died(run: Run) -> None:
 
 
 def close_children(run_id: str) -> None:
-    """Close what still runs below a run that has ended without success."""
+    """Close the child runs that are still open below a run that failed."""
     condition = f"tags.`{tracking.PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'"
     for child in tracking.client().search_runs([tracking.experiment_id()], condition):
         tracking.client().set_terminated(child.info.run_id, "KILLED")
@@ -80,12 +80,12 @@ def _last_seen(other: TrackedRun) -> datetime:
 
 
 def _why_dead(other: TrackedRun, seen: datetime, limits: Limits) -> str:
-    """Return why a run is taken for dead; empty where it may live."""
+    """Return why a run is considered dead; empty if it may be alive."""
     process, machine = other.data.tags.get(OWNER_TAG, ""), this_process().rpartition("/")[0]
     if machine and process.rpartition("/")[0] == machine:
         pid = process.rpartition("/")[2].partition("-")[0]
         return "" if _process(pid) == process else f"its process {pid} ended without a word"
-    # The longest pause after the longest try, as often as it is tried again.
+    # The longest pause after the longest try, times the number of retries.
     pause = limits.retry_delay_seconds * 2 ** min(limits.retries, 10)
     a_try = timedelta(minutes=limits.stage_timeout_minutes, seconds=pause)
     most = a_try * (limits.retries + 1) + timedelta(minutes=limits.wait_timeout_minutes)
@@ -96,7 +96,7 @@ def _why_dead(other: TrackedRun, seen: datetime, limits: Limits) -> str:
 
 def _close(run_id: str, why: str, seen: datetime) -> None:
     client = tracking.client()
-    # It may have ended by itself meanwhile, or been closed by another run.
+    # Meanwhile, it may have ended, or another run may have closed it.
     if client.get_run(run_id).info.status != "RUNNING":
         return
     client.set_tag(run_id, REASON_TAG, why)
@@ -110,7 +110,7 @@ def _process(pid: str) -> str:
     proc = Path("/proc")
     try:
         boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        # A container has numbers of its own.
+        # A container has its own process numbers.
         space = (proc / "self/ns/pid").readlink()
         number, _, rest = (proc / pid / "stat").read_text().partition(" ")
     except OSError:

@@ -1,4 +1,4 @@
-"""Mistakes in code, which no waiting cures, and where in the project's files they were made."""
+"""Mistakes in code, which no retry cures, and where in the project's files they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MISTAKES = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
     *(NotImplementedError, SyntaxError, TypeError, ValueError),
 )
-# Reading from a store raises these, too.
+# Reading from a store also raises these.
 _OF_STORES = ("ComputeError", "PanicException")
 _CODE_LINES = 3
 PACKAGE = __name__.partition(".")[0]
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def mistakes_named() -> Iterator[None]:
-    """Raise a mistake in code as what no engine tries again.
+    """Raise a mistake in code as an error that no engine retries.
 
     Raises:
         CodeError: Names the mistake and where it was made; the mistake is its cause.
@@ -46,7 +46,7 @@ def mistakes_named() -> Iterator[None]:
         yield
     except Exception as error:
         if is_mistake(error):
-            # Of a query polars tells the plan, too.
+            # For a query, polars also prints the plan.
             first = f"{error}".strip().partition("\n")[0]
             where = place_of(error)
             at = f" ({where.location})" if where else ""

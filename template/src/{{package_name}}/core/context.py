@@ -1,4 +1,4 @@
-"""What features may look at beside the rows of their own partition."""
+"""What features may use besides the rows of their partition."""
 
 from __future__ import annotations
 

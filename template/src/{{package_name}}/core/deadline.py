@@ -15,7 +15,7 @@ from types import FrameType
 
 from .errors import StageTimeout
 
-# EX_TEMPFAIL of sysexits.h: trying again may help.
+# EX_TEMPFAIL of sysexits.h: a retry may help.
 EXIT_CODE = 75
 GRACE_SECONDS = 30.0
 BEFORE_EXIT_SECONDS = 30.0
@@ -38,7 +38,7 @@ def deadline(
     error = StageTimeout(stage, seconds)
 
     def end_process() -> None:
-        # What the stage hangs on may make this hang, too.
+        # Whatever the stage hangs on may also make this hang.
         farewell = threading.Thread(target=before_exit, args=(error,), daemon=True)
         farewell.start()
         farewell.join(BEFORE_EXIT_SECONDS)
@@ -65,7 +65,7 @@ def deadline(
 
 
 def _alarm_is_free() -> bool:
-    """Return whether this is the main thread and the engine has no alarm of its own set."""
+    """Return whether this is the main thread and the engine has not set its own alarm."""
     return (
         hasattr(signal, "SIGALRM")
         and threading.current_thread() is threading.main_thread()

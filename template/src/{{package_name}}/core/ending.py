@@ -1,7 +1,7 @@
-"""The signals that end a process, as an error where it works: SIGTERM, and Ctrl-C.
+"""The signals that end a process (SIGTERM, Ctrl-C), raised as an error where it works.
 
-systemd, pods and time limits send SIGTERM, which otherwise ends Python without a word. Only the
-main thread is interrupted; what works in other threads ends with the process.
+systemd, pods and time limits send SIGTERM, which otherwise ends Python silently. Only the
+main thread is interrupted; work in other threads ends with the process.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from .errors import Terminated
 
-# For the last words: a pod is killed half a minute after its SIGTERM.
+# For cleanup and alerts: a pod is killed half a minute after its SIGTERM.
 LAST_WORDS_SECONDS = 25.0
 
-# `uv run` passes on the signal that its whole group gets: that is no second one.
+# `uv run` forwards the signal that its whole group gets: do not count it as a second one.
 SAME_WITHIN_SECONDS = 1.0
 
 # Set by an engine whose own handlers let a stage go on; they are called first.
@@ -38,8 +38,8 @@ _received: list[tuple[Terminated, float]] = []
 def raise_signals() -> Iterator[None]:
     """Have a signal end the body with `Terminated`, and a second one end the process at once.
 
-    Without effect in other threads than the main one, within itself, and where an engine has a
-    handler of its own, see `over_handlers`.
+    No effect outside the main thread, within itself, or if an engine has its own handler; see
+    `over_handlers`.
     """
     if _watching or threading.current_thread() is not threading.main_thread():
         yield
@@ -48,7 +48,7 @@ def raise_signals() -> Iterator[None]:
     ours = {
         number: handler
         for number, handler in before.items()
-        # What is ignored, as by nohup, stays ignored.
+        # An ignored signal, as under nohup, stays ignored.
         if handler in _DEFAULTS or (over_handlers and callable(handler))
     }
     _watching.append(True)
@@ -64,10 +64,10 @@ def raise_signals() -> Iterator[None]:
 
 
 def end_on_signal(farewell: Callable[[Terminated], object]) -> None:
-    """Call something at the first signal, and then end the process, whatever handlers there are.
+    """Call something at the first signal, then end the process, regardless of other handlers.
 
-    For an engine that would take the signal for the failure of one task. To be called in the main
-    thread, before others are started: they must not be interrupted.
+    For an engine that would treat the signal as the failure of one task. Call it in the main
+    thread before others are started: they must not be interrupted.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
@@ -82,7 +82,7 @@ def end_on_signal(farewell: Callable[[Terminated], object]) -> None:
 
 @contextmanager
 def last_words(error: Terminated) -> Iterator[None]:
-    """Do what is left to do before the process ends, for as long as there is time."""
+    """Do what remains before the process ends, within the time that is left."""
     timer = threading.Timer(LAST_WORDS_SECONDS, os._exit, (error.exit_code,))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""Errors with a name. Each message says what is wrong, with the value, and what to do."""
+"""Named errors. Each message says what is wrong, with the value, and what to do."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class PipelineError(Exception):
-    """Base of all errors that the pipeline raises on purpose; trying again cannot help."""
+    """Base of all errors that the pipeline raises on purpose; a retry cannot help."""
 
 
 class BadInput(PipelineError, ValueError):
-    """Somebody asked for what does not exist; the message names the value and what there is."""
+    """The requested item does not exist; the message names it and what is available."""
 
 
 class SettingsError(PipelineError):
-    """A setting has a bad value; the message lists all of them by name."""
+    """Settings have bad values; the message lists all of them by name."""
 
 
 class CodeError(PipelineError):
@@ -27,15 +27,15 @@ class CodeError(PipelineError):
 
 
 class DomainError(PipelineError):
-    """A file of domain/ lacks something or has it in another form; names file and piece."""
+    """A file of domain/ lacks something or has it in the wrong form; names both."""
 
 
 class NoAccess(PipelineError):
-    """A disk is full or read-only, or a right is missing; names which, and the way out."""
+    """A disk is full or read-only, or a permission is missing; says which, and what to do."""
 
 
 class StackError(PipelineError):
-    """A service of the stack, or Docker itself, does not do what it should."""
+    """A service of the stack, or Docker itself, does not work as it should."""
 
 
 class StoreError(PipelineError):
@@ -43,7 +43,7 @@ class StoreError(PipelineError):
 
 
 class UpdateError(PipelineError):
-    """The project was not updated from its template, or something is left to do."""
+    """The project was not updated from its template, or something remains to be done."""
 
 
 class MissingUpstream(PipelineError):
@@ -62,7 +62,7 @@ class MissingUpstream(PipelineError):
 
 
 class StageTimeout(TimeoutError):
-    """A stage ran longer than its limit; trying again may help."""
+    """A stage ran longer than its limit; a retry may help."""
 
     def __init__(self, stage: str, seconds: float) -> None:
         super().__init__(
@@ -77,11 +77,11 @@ class StageTimeout(TimeoutError):
 
 
 class Terminated(BaseException):
-    """A signal ends this process. No `Exception`: nobody is to take it for a failure of a stage.
+    """A signal ends this process. Not an `Exception`, so it never counts as a failed stage.
 
     Attributes:
         number: The signal.
-        stage: What it interrupted; empty where that is not known.
+        stage: What it interrupted; empty if unknown.
     """
 
     def __init__(self, number: int, stage: str = "") -> None:
@@ -100,12 +100,12 @@ class Terminated(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What shells expect of a process that a signal ended."""
+        """The exit code that shells expect of a process ended by a signal."""
         return 128 + self.number
 
     @property
     def is_interactive(self) -> bool:
-        """Whether somebody at the keyboard did it, who need not be told."""
+        """Whether the user pressed Ctrl-C, in which case no alert is needed."""
         return self.number == signal.SIGINT
 
 
@@ -122,7 +122,7 @@ class MissingPartitions(PipelineError):
 
 
 class StillArriving(RuntimeError):
-    """A partition's files are still being written; trying again may help."""
+    """A partition's files are still being written; a retry may help."""
 
 
 class DataRejected(PipelineError):
@@ -131,7 +131,7 @@ class DataRejected(PipelineError):
     Attributes:
         partition: The partition, or several in a row.
         violations: The broken limits.
-        report_uri: The report of which rows and columns.
+        report_uri: The report that shows which rows and columns.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class NoChampion(PipelineError):
 
 
 class ChampionUnusable(PipelineError):
-    """The champion was stored by other code, and cannot predict what there is today."""
+    """The champion was stored by other code and cannot predict today's rows."""
 
     def __init__(self, version: int, misfit: Misfit) -> None:
         super().__init__(
@@ -169,7 +169,7 @@ class ChampionUnusable(PipelineError):
 
 
 class ChampionMoved(PipelineError):
-    """Another run, a rollback or a person has changed the champion since it was looked at."""
+    """Another run, a rollback or a person has changed the champion since it was read."""
 
 
 def in_one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a system says in jargon, as one sentence with the way out: disks, rights, log-ins."""
+"""System errors about disks, permissions and log-ins, as one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .mlflow_address import store_file, tracking_uri
 from .paths import project_root
 from .redact import redact
 
-# What SQLite says instead of a number. It names no file: stages write to MLflow's only.
+# What SQLite says instead of a number, without a file: stages write only to MLflow's.
 _SQLITE = {
     "database or disk is full": errno.ENOSPC,
     "attempt to write a readonly database": errno.EROFS,
@@ -24,18 +24,18 @@ _SQLITE = {
     "disk I/O error": errno.EIO,
     "database disk image is malformed": errno.EBADMSG,
 }
-# What libraries keep of a number that they do not pass on.
+# How libraries print an error number that they do not pass on.
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise what a person needs to know in place of an error of the machine.
+    """Replace a system error with what a person needs to know.
 
-    Not as its cause: of a full disk engines and libraries log ten kilobytes.
+    The original is not chained: for a full disk, engines and libraries log ten kilobytes.
 
     Raises:
-        NoAccess: A disk is full or read-only, or a right or log-in is missing.
+        NoAccess: A disk is full or read-only, or a permission or log-in is missing.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def explained() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> NoAccess | None:
-    """Return what a person needs to know of an error of the machine; None for all others."""
+    """Return what a person needs to know about a system error; None for all others."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PipelineError):
         if sentence := _of_system(cause) or _of_login(cause):
@@ -122,7 +122,7 @@ def _user() -> str:
 
 
 def _of_login(error: BaseException) -> str | None:
-    """Return what to do where MLflow refuses who asks."""
+    """Return what to do if MLflow refuses the log-in."""
     status = getattr(error, "get_http_status_code", None)
     if not type(error).__module__.startswith("mlflow") or not callable(status):
         return None

@@ -1,6 +1,6 @@
-"""Logging: one line an event, with the pipeline, partition and stage it belongs to.
+"""Logging: one line per event, with the pipeline, partition and stage it belongs to.
 
-Texts are fit to be shown, see `plain`: a value of the data forges no line and fills no disk.
+Texts are sanitized, see `plain`: a value in the data cannot forge a line or fill a disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StageLogger(logging.LoggerAdapter[logging.Logger]):
 def get_logger(name: str) -> StageLogger:
     """Return the logger of a module; use it like the standard library's."""
     logger = logging.getLogger(name)
-    # Here, since handlers belong to the engine.
+    # Attached here, since handlers belong to the engine.
     logger.addFilter(make_plain)
     return StageLogger(logger, {})
 
@@ -69,7 +69,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(PlainFormatter):
-    """One JSON object a line: time, level, logger, message and the stage's context."""
+    """One JSON object per line: time, level, logger, message and the stage's context."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
@@ -105,7 +105,7 @@ def setup_logging(level: str, *, json_lines: bool = False) -> None:
 
 
 def logs_json() -> bool:
-    """Return whether the command line logs one JSON object a line."""
+    """Return whether the command line logs one JSON object per line."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.root.handlers)
 
 

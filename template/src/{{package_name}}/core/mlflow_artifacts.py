@@ -1,8 +1,8 @@
-"""Where MLflow's artefacts lie when its store is a file: beside it.
+"""Where MLflow's artefacts are when its store is a file: beside it.
 
-MLflow keeps the address of each, and an absolute one would be wrong once the project's folder has
-been renamed. It keeps one below `ROOT`, which this plugin of MLflow's resolves; pyproject.toml
-names it as one.
+MLflow stores the address of each, and an absolute one would be wrong once the project's folder
+is renamed. It stores one below `ROOT`, which this MLflow plugin resolves; pyproject.toml registers
+the plugin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ArtifactsBesideStore(LocalArtifactRepository):
     """Artefacts in the folder of the SQLite file."""
 
     def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
-        # A server was put before the file where there is none in the address.
+        # If the tracking address names no file, a server was put in front of this one.
         file = store_file() or own_store_file()
         folder = file.parent.resolve() / urlsplit(artifact_uri).path.lstrip("/")
         super().__init__(folder.as_uri(), *args, **kwargs)

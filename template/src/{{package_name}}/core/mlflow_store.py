@@ -1,4 +1,4 @@
-"""The project's own MLflow store: a SQLite file that is there whole or not at all."""
+"""The project's own MLflow store: a SQLite file that exists completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NEW = "new-store-"
 
 
 def open_store(file: Path) -> None:
-    """Make the store where there is none, and replace one that was never finished.
+    """Create the store if there is none, and replace one that was never finished.
 
-    MLflow makes its tables one by one for seconds: killed meanwhile, or done by two processes at
-    once, what is left is broken for ever. It is made under another name and moved into place by one
-    process; others wait.
+    MLflow takes seconds to create its tables one by one: if it is killed meanwhile, or two
+    processes do it at once, the file stays broken. One process creates it under another name and
+    moves it into place; others wait.
 
     Raises:
         StoreError: MLflow cannot read it, and it holds runs or is damaged.
@@ -55,7 +55,7 @@ def _is_there(file: Path) -> bool:
 
 
 def _ask(file: Path) -> None:
-    """Let MLflow read a store, which makes its tables where there are none."""
+    """Let MLflow read a store, which creates its tables if there are none."""
     MlflowClient(f"sqlite:///{file}").search_experiments(max_results=1)
 
 
@@ -63,7 +63,7 @@ def _opens(file: Path) -> bool:
     """Return whether MLflow can read a store; False for one without runs, which may be replaced."""
     try:
         _ask(file)
-    except Exception as error:  # Migrations of what was cut off raise whatever they meet.
+    except Exception as error:  # Migrations of a half-made store raise anything.
         if not os.access(file, os.R_OK | os.W_OK) or "database is locked" in f"{error}":
             raise
         if runs := _count_runs(file):
@@ -76,10 +76,10 @@ def _opens(file: Path) -> bool:
 
 
 def _count_runs(file: Path) -> int:
-    """Return how many runs a file holds; 0, too, where it lacks the table.
+    """Return how many runs a file holds; also 0 if it lacks the table.
 
     Raises:
-        StoreError: It is damaged, so that nobody knows.
+        StoreError: It is damaged, so the number is unknown.
     """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:

@@ -1,4 +1,4 @@
-"""The only place that imports by name: parts of the project that an answer adds or leaves out."""
+"""The only place that imports by name: parts of the project that depend on an answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load(name: str) -> ModuleType:
 
 
 def load_beside(name: str) -> ModuleType:
-    """Import a module that lies in a folder of the project, beside src/."""
+    """Import a module from a folder of the project beside src/."""
     root = str(project_root())
     if root not in sys.path:
         sys.path.insert(0, root)

@@ -41,7 +41,7 @@ class Outcome(BaseModel):
 
 
 class Stored(BaseModel):
-    """Base of what is kept in a file: it says which version of its form it has."""
+    """Base of what is kept in a file: it states the version of its format."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -62,7 +62,7 @@ class Violation(Outcome):
 
     Attributes:
         check: The check's name, like `too_few_rows`.
-        detail: What was seen and what is allowed.
+        detail: What was found and what is allowed.
         column: The column it is about, None for the partition as a whole.
         rows: How many rows break it, where rows do.
         partition: Which partition, where several were checked together.
@@ -90,7 +90,7 @@ class CheckedPartition(Outcome):
         casts: What was cast to the contract's types without a loss.
         failed_checks: How many rows failed each `column: check`.
         first_invalid_rows: The first of the quarantined rows, with the checks in `failed_checks`.
-        warnings: What is odd and does not reject.
+        warnings: What is odd but does not reject.
     """
 
     partition: str
@@ -104,7 +104,7 @@ class CheckedPartition(Outcome):
 
 
 class GateResult(Outcome):
-    """One gate and whether the measured value holds it.
+    """One gate and whether the measured value passes it.
 
     Attributes:
         bound: Whether `limit` is the least (min) or the most (max) the value may be, or the margin
@@ -150,7 +150,7 @@ class GateResult(Outcome):
 
 
 class Misfit(Outcome):
-    """Why a stored model is of no use to the code of today.
+    """Why today's code cannot use a stored model.
 
     Attributes:
         columns: The features it was trained on that are gone, or of another type.
@@ -180,7 +180,7 @@ class Misfit(Outcome):
 
 
 class Note(Outcome):
-    """Something beside the gates that led to a decision, or that a reader of it should know.
+    """Something besides the gates that led to a decision, or that its reader should know.
 
     Attributes:
         version: Which version of the model it is about.
@@ -227,7 +227,7 @@ class Note(Outcome):
             ),
             "champion_moved": (
                 f"version {self.version or 'none'} became champion since the evaluation, so the "
-                "challenger was held against it"
+                "challenger was compared with it"
             ),
             "champion_not_comparable": (
                 f"version {self.version}, the champion, is not comparable, so the absolute gates "

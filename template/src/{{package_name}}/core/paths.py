@@ -1,4 +1,4 @@
-"""Where the project lies, and what is in a folder. Standard library only: DAG files need it."""
+"""Where the project is, and what is in a folder. Standard library only: DAG files need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import SettingsError
 def project_root() -> Path:
     """Return the folder that holds config/pipeline.toml.
 
-    It is $PIPELINE_HOME where that is set (containers), else the checkout this package lies in.
+    It is $PIPELINE_HOME where that is set (containers), else the checkout of this package.
 
     Raises:
         SettingsError: The folder has no configuration.
@@ -28,7 +28,7 @@ def project_root() -> Path:
 
 
 def make_state_folder(root: Path) -> None:
-    """Create var/ for its owner alone: logs, log-ins and databases are nobody else's."""
+    """Create var/ for its owner only: logs, log-ins and databases are private."""
     with contextlib.suppress(OSError):
         (root / "var").mkdir(mode=0o700)
 

@@ -1,4 +1,4 @@
-"""Texts from outside (values, file names, errors of libraries), made fit to be shown."""
+"""Texts from outside (values, file names, errors of libraries), made safe to show."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _IN_LINE = re.compile(f"[{_CONTROL}\n]")
 
 
 def plain(text: str, *, limit: int = LONGEST_TEXT, one_line: bool = False) -> str:
-    r"""Return a text whose control characters are escapes, and whose middle is cut out if long.
+    r"""Return a text with control characters escaped, and with its middle cut out if it is long.
 
     Args:
         text: Anything.
         limit: How many characters are kept; an escape counts as one.
-        one_line: Whether a newline becomes `\n`, too.
+        one_line: Whether a newline also becomes `\n`.
     """
     if len(text) > limit:
         kept = limit - _REMARK

@@ -1,4 +1,4 @@
-"""Whether a port of this machine is free, and else who has it, as far as Linux tells this user."""
+"""Whether a port of this machine is free, and if not, who has it, as far as Linux shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_free(port: int, variable: str, host: str = "127.0.0.1") -> None:
     """Check that a port can be listened on.
 
     Raises:
-        SystemExit: It cannot; says by whom it is taken, and which variable sets another.
+        SystemExit: It cannot; says who has taken it, and which variable sets another.
     """
     if error := refusal(port, host):
         taken = error.errno == errno.EADDRINUSE
@@ -28,10 +28,10 @@ def require_free(port: int, variable: str, host: str = "127.0.0.1") -> None:
 
 
 def refusal(port: int, host: str = "127.0.0.1") -> OSError | None:
-    """Return why a port cannot be listened on, None where it can.
+    """Return why a port cannot be listened on, None if it can.
 
-    IPv4's own address and all its addresses stand for those of IPv6, too: whoever has the port
-    there answers those who ask for `localhost`.
+    127.0.0.1 and 0.0.0.0 also stand for their IPv6 counterparts: a program that has the port
+    there answers requests to `localhost`.
     """
     name, flags = _BOTH_FAMILIES.get(host, (host, 0))
     try:

@@ -17,7 +17,7 @@ from .mlflow_address import store_file
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
-# So many ids fit into one command.
+# This many ids fit into one command.
 AT_ONCE = 2_000
 
 
@@ -38,7 +38,7 @@ class TrackedRun:
 
     @property
     def is_active(self) -> bool:
-        """Whether nobody has deleted it."""
+        """Whether it has not been deleted."""
         return bool(self.run.info.lifecycle_stage == "active")
 
     @property
@@ -48,7 +48,7 @@ class TrackedRun:
 
     @property
     def ended(self) -> datetime:
-        """When it ended; when it started, where it has not."""
+        """When it ended; if it has not, when it started."""
         end = self.run.info.end_time
         return datetime.fromtimestamp(end / 1000, UTC) if end else self.started
 
@@ -64,13 +64,13 @@ class TrackedRun:
 
 
 def why_space_stays() -> str:
-    """Return why MLflow keeps the space of deleted runs; empty where it is freed here."""
+    """Return why MLflow keeps the space of deleted runs; empty if it is freed here."""
     from mlflow.entities import ViewType
 
     if store_file() is None:
-        return "MLflow's server marks runs as deleted: whoever operates it runs `mlflow gc` there"
+        return "MLflow's server marks runs as deleted: its operator runs `mlflow gc` there"
     if tracking.client().search_experiments(ViewType.DELETED_ONLY):
-        return "MLflow keeps the space: `mlflow gc` would remove its deleted experiments, too"
+        return "MLflow keeps the space: `mlflow gc` would also remove its deleted experiments"
     return ""
 
 
@@ -102,7 +102,7 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 
 
 def remove(runs: Sequence[TrackedRun], free_space: bool) -> None:
-    """Delete runs and their models; doing it again finishes what was cut off.
+    """Delete runs and their models; a second call finishes an interrupted one.
 
     Args:
         runs: Which, the candidates' first.
@@ -119,8 +119,8 @@ def remove(runs: Sequence[TrackedRun], free_space: bool) -> None:
             client.delete_run(one.run.info.run_id)
     if not free_space:
         return
-    # The command removes runs, then all deleted models: were it killed between, the second one,
-    # which removes no models of its own, does it.
+    # The command removes runs, then all deleted models: if it is killed in between, the second
+    # command, which has no models to remove, does it.
     for part in ([one for one in runs if one.child], [one for one in runs if not one.child]):
         ids = [one.run.info.run_id for one in part]
         for first in range(0, len(ids), AT_ONCE):

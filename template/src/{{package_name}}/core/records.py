@@ -23,10 +23,10 @@ class StageError(Outcome):
     Attributes:
         kind: Name of its class.
         violations: The broken limits, where data was rejected.
-        location: The project's file, line and function that raised it; empty where it says all
-            itself, or happened elsewhere.
+        location: The project's file, line and function that raised it; empty if the message
+            says it all, or it happened elsewhere.
         code: The lines of the file up to that one.
-        traceback: Python's, of the error and its causes; empty where it says all itself.
+        traceback: Python's, of the error and its causes; empty if the message says it all.
     """
 
     kind: str
@@ -49,9 +49,9 @@ class StageError(Outcome):
             error = mistake
         return cls(
             kind=type(error).__name__,
-            # An engine's error for a signal says nothing, and is no `Exception`.
+            # An engine's error for a signal has no message, and is not an `Exception`.
             message=presentable(str(error))
-            or ("" if isinstance(error, Exception) else "the process was told to end"),
+            or ("" if isinstance(error, Exception) else "a signal ended the process"),
             violations=tuple(
                 one.model_copy(update={"detail": redact(one.detail)}) for one in violations
             ),
@@ -61,7 +61,7 @@ class StageError(Outcome):
         )
 
     def __str__(self) -> str:
-        """Return the error as people know it from tracebacks."""
+        """Return the error in the form of a traceback's last line."""
         return f"{self.kind}: {self.message}"
 
 
@@ -69,13 +69,13 @@ class StageRecord(Stored):
     """What one stage of one run did; the report, the result table and monitoring read these.
 
     Attributes:
-        label: The stage, with the candidate and the window where they tell two records apart.
+        label: The stage, with the candidate and the window where needed to tell two records apart.
         seconds: Wall time.
         result: The returned reference as JSON; None when the stage failed.
         error: Why it failed; None when it succeeded.
         attempt: The MLflow run: a key that is run again with other settings has another.
         partition: The run's; older code named none.
-        exit_code: What the process ended with where the stage's time limit or a signal ended it.
+        exit_code: The process's exit code if the stage's time limit or a signal ended it.
     """
 
     stage: str
@@ -95,7 +95,7 @@ def record_path(run_key: str, label: str) -> UPath:
 
 
 def read_records(run_key: str) -> list[StageRecord]:
-    """Return the records of a run's stages, of its last attempt, as they started."""
+    """Return the records of the stages of a run's last attempt, in the order they started."""
     folder = _run_folder(run_key)
     if not folder.is_dir():
         return []

@@ -16,7 +16,7 @@ _SHORTEST = 4
 
 
 def redact_error(error: BaseException) -> None:
-    """Make what an exception, and what led to it, say fit to be shown, see `presentable`."""
+    """Make the messages of an exception and its causes safe to show, see `presentable`."""
     known: list[BaseException] = []
     while error not in known:
         known.append(error)
@@ -24,14 +24,14 @@ def redact_error(error: BaseException) -> None:
             presentable(part) if isinstance(part, str) else part for part in error.args
         )
         if isinstance(error, OSError) and isinstance(error.strerror, str):
-            # It says what it was made with, whatever its arguments are.
+            # `OSError` prints this attribute, whatever its arguments are.
             error.strerror = presentable(error.strerror)
         error = error.__cause__ or error.__context__ or error
 
 
 def presentable(text: str) -> str:
     """Return the text without secrets, with control characters as escapes, and not too long."""
-    # In this order: half a secret would not be known as one.
+    # In this order: half a secret would not be recognized.
     return plain(redact(text))
 
 

@@ -31,7 +31,7 @@ class Run(Ref):
         partition: The partition this run is about; the newest one of its window.
         key: Unique name of the run, from the engine where there is one.
         tracking_run_id: The parent MLflow run; every stage gets it from here.
-        settings: What the run goes by. They do not travel: they may hold secrets, and each process
+        settings: The run's settings. They do not travel: they may hold secrets, and each process
             reads its own.
     """
 
@@ -114,7 +114,7 @@ class CandidateRef(Ref):
         fingerprint: Of everything the model depends on; equal fingerprints mean equal models.
         features_fingerprint: Of the features it learned from and was evaluated on.
         trained_until: The newest partition the model has seen.
-        reference_uri: See `FeaturesRef`; kept with the model for as long as it lives.
+        reference_uri: See `FeaturesRef`; kept with the model for its lifetime.
         digest: Of the stored model that was evaluated, see `registry.digest_of`.
     """
 
@@ -137,7 +137,7 @@ class EvaluationRef(Ref):
     Attributes:
         uri: Folder with `predictions.parquet` (target and predictions), `importance.json` and
             `drift.json` for the report.
-        features: What it was evaluated on, for the case that the champion moves before promote;
+        features: What it was evaluated on, in case the champion changes before promote;
             None where older code evaluated.
         baseline_metrics: On the same rows, those of a model that has learned the target alone.
         champion_version: Registry version of the champion, None where there is none yet.
@@ -192,7 +192,7 @@ class MonitorRef(Ref):
     Attributes:
         live_metrics: Metrics of stored predictions whose labels have arrived, of rows that the
             model had not learned from; empty without any.
-        live_gates: The gates, held against the live metrics.
+        live_gates: The gates, checked against the live metrics.
         retrain: True when drift or live performance asks for a new model.
     """
 
@@ -210,7 +210,7 @@ class MonitorRef(Ref):
 
 
 class StepRef(Ref):
-    """What a step of the team's own returned, as JSON; empty where it returned nothing."""
+    """What one of the team's own steps returned, as JSON; empty if it returned nothing."""
 
     result: dict[str, JsonValue] = {}
 

@@ -34,7 +34,7 @@ DIGEST_TAG = "digest"
 SUCCESSION_TAG = "succession"
 # When a person took a version back; no run makes it champion again.
 WITHDRAWN_TAG = "withdrawn"
-# Of which succession the team was told.
+# The succession that the team was notified of.
 ANNOUNCED_TAG = "announced"
 
 
@@ -119,7 +119,7 @@ def register(candidate: CandidateRef, unusable: int | None = None) -> int:
 
 
 def succession_of(version: ModelVersion) -> Succession | None:
-    """Return how a version became champion, None where no one said."""
+    """Return how a version became champion, None if that was not noted."""
     text = version.tags.get(SUCCESSION_TAG)
     return Succession.model_validate_json(text) if text else None
 
@@ -137,9 +137,9 @@ def versions() -> tuple[int | None, int | None]:
 
 
 def succeed(version: int, champion: int | None, run: str) -> bool:
-    """Make a version, which was held against a champion, its successor.
+    """Make a version, which was compared with a champion, its successor.
 
-    Doing it again changes nothing.
+    A repeated call changes nothing.
 
     Args:
         version: The new champion.
@@ -147,10 +147,10 @@ def succeed(version: int, champion: int | None, run: str) -> bool:
         run: Key of the run whose gates it passed.
 
     Returns:
-        Whether it was not champion already.
+        True if it was not champion already.
 
     Raises:
-        ChampionMoved: The champion is another one by now, or a person took the version back.
+        ChampionMoved: The champion has changed, or a person took the version back.
     """
     with _one_at_a_time():
         present, _ = versions()
@@ -159,7 +159,7 @@ def succeed(version: int, champion: int | None, run: str) -> bool:
             return False
         if present != champion or is_withdrawn(version):
             raise ChampionMoved(
-                f"version {version} was held against version {champion or 'none'}, and the "
+                f"version {version} was compared with version {champion or 'none'}, and the "
                 f"champion is version {present or 'none'} by now: train again"
             )
         _move(version, present, "gates", run)
@@ -212,7 +212,7 @@ def rollback() -> tuple[int, int]:
 
 
 def retire() -> None:
-    """Take the titles away, since what is predicted is another thing now; the versions stay."""
+    """Remove the aliases, since the prediction target has changed; the versions stay."""
     with _one_at_a_time():
         for alias in (CHAMPION, PREVIOUS):
             if version_of(alias):
@@ -231,7 +231,7 @@ def is_withdrawn(version: int) -> bool:
 
 
 def unannounced() -> ModelVersion | None:
-    """Return the champion if it has passed the gates of a run and nobody was told yet."""
+    """Return the champion if it passed a run's gates and was not announced yet."""
     champion = version_of(CHAMPION)
     succession = succession_of(champion) if champion else None
     if champion is None or succession is None or succession.why != "gates":
@@ -241,14 +241,14 @@ def unannounced() -> ModelVersion | None:
 
 
 def set_announced(champion: ModelVersion) -> None:
-    """Note that the team was told of a champion."""
+    """Note that a champion was announced to the team."""
     if succession := succession_of(champion):
         at = succession.at.isoformat()
         client().set_model_version_tag(champion.name, champion.version, ANNOUNCED_TAG, at)
 
 
 def digest_of(folder: Path) -> str:
-    """Return the SHA-256 of a folder's model: other bytes may load, and predict otherwise."""
+    """Return the SHA-256 of a folder's model: other bytes may load and predict differently."""
     with (folder / "model.pkl").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -44,7 +44,7 @@ from .paths import config_file, project_root
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Split = Literal["time", "random", "group", "time_and_group"]
-# How a file's name may end; a later one is compressed.
+# How a file's name may end; the later ones are compressed.
 SUFFIXES = tuple(
     f"{kind}{packed}"
     for packed in ("", ".gz", ".zst")
@@ -68,7 +68,7 @@ def known_zone(name: str) -> str:
 
 
 class _Section(BaseModel):
-    # A bound that is no number would hold against everything, or nothing.
+    # A bound of NaN or infinity would pass everything, or nothing.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -81,11 +81,11 @@ class Project(_Section):
 
 
 class Csv(_Section):
-    """How a CSV is written, where not as most programs do.
+    """How a CSV is written, if not as most programs write it.
 
     Attributes:
         null_values: What stands for a value that is not there, in any column.
-        date_format: Of dates and times, as strptime has it; what it does not fit is read as ever.
+        date_format: Of dates and times, as in strptime; what does not match is read as usual.
     """
 
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -105,7 +105,7 @@ class Csv(_Section):
 
 
 class Reference(_Section):
-    """A further table, like customers by their number that features are made with, or labels.
+    """A further table, like customers by number to make features with, or labels.
 
     Attributes:
         kind: `file`: one file; `sql`: what a query gives; `delta`: a Delta table.
@@ -144,10 +144,10 @@ class Data(_Section):
         source: A folder, or for a table also a file; any fsspec address. For `sql` an address of
             SQLAlchemy's, best set in the environment: PIPELINE_DATA__SOURCE.
         unit: `cadence` in the file: what a partition spans; none for a table without time.
-        file: How the files of a partition are called; folders and `*` are fine.
+        file: How the files of a partition are named; folders and `*` are fine.
         marker: A file that says that a partition is complete, like {partition}.done, or _SUCCESS
             beside its files. Without one, they must have stopped growing.
-        settle_seconds: How far two looks at new files lie apart; 0 takes them as they are.
+        settle_seconds: Time between two looks at new files; 0 takes them as they are.
         query: For `sql`: gives the rows from `:start` up to `:end`, the partition's bounds.
         time_zone: Where days, weeks and months begin, and what times without a zone mean.
         storage_options: What fsspec's file system is made with, like key, secret and endpoint_url,
@@ -236,9 +236,9 @@ class Validation(_Section):
     """Limits beyond which a partition is rejected as a whole.
 
     Attributes:
-        min_rows_share: Of the median of the partitions before, that the run's own must have.
-        few_rows: What fewer than that do: `warn` says it in log, table and report, `reject` stops.
-        max_rows: A partition's rows; looked at before they are read, like the following.
+        min_rows_share: Share of the earlier partitions' median that the run's own must have.
+        few_rows: What fewer do: `warn` reports it in log, table and report; `reject` stops.
+        max_rows: A partition's rows; checked before they are read, like the following.
         max_megabytes: What a partition takes in memory, unpacked.
         max_line_megabytes: A line of a CSV or of JSON lines.
     """
@@ -258,9 +258,9 @@ class Training(_Section):
     """The window of partitions a model learns from, and the search for its parameters.
 
     Attributes:
-        split: What tells learned from held-out rows; see `Settings.split` for the default.
+        split: How rows are held out from learning; see `Settings.split` for the default.
         holdout: The newest partitions of the window, held out by a split by time.
-        gap: Partitions before those that nobody sees.
+        gap: Partitions before those that are not used at all.
         holdout_share: The rows that a random split, or one by group, holds out.
         min_labelled_share: Partitions with a target in fewer of their rows are left out until
             their labels are in. At 0 each needs its labels, like any other column.
@@ -297,7 +297,7 @@ class Training(_Section):
 
 
 class Gate(_Section):
-    """Bounds of one metric; a model passes when it lies within them."""
+    """Bounds of one metric; a model passes when its value is within them."""
 
     min: float | None = None
     max: float | None = None
@@ -324,9 +324,9 @@ class Schedule(_Section):
 
     Attributes:
         time_zone: Of the cron expressions.
-        start_date: Of the first partition that an engine knows, or catches up with.
-        end_date: The last day of it; refused, like a start to come, where an engine ends none.
-        catchup: Whether runs that were missed follow; refused where an engine starts none late.
+        start_date: Date of the first partition that an engine knows, or catches up with.
+        end_date: The schedule's last day; refused, like a future start, by engines without an end.
+        catchup: Whether missed runs follow; refused by engines that start none late.
     """
 
     training: str = ""
@@ -379,11 +379,11 @@ class Limits(_Section):
 
 
 class Storage(_Section):
-    """Where stages write, and for how long it stays.
+    """Where stages write, and how long files are kept.
 
     Attributes:
         root: A folder, or s3:// and the like when workers share no disk.
-        keep_days: What is older goes with `prune`, where nothing needs it.
+        keep_days: `prune` removes what is older, unless something needs it.
     """
 
     root: str = Field(default="var/artifacts", min_length=1)
@@ -397,11 +397,11 @@ class Workers(_Section):
 
 
 class Logging(_Section):
-    """Which log lines there are, and how they look.
+    """Which lines are logged, and in which format.
 
     Attributes:
-        json_lines: Of the command line, and so of steps that are containers; engines with workers
-            of their own keep logs in their form.
+        json_lines: Of the command line, and so of steps that are containers; engines with
+            their own workers keep logs in their format.
     """
 
     level: str = "INFO"
@@ -416,7 +416,7 @@ class Logging(_Section):
 
 
 class _Environment(EnvSettingsSource):
-    """Variables; what is unknown or unreadable is passed on, for the checks to report by name."""
+    """Variables; unknown or unreadable ones are passed on, for the checks to report by name."""
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
@@ -483,7 +483,7 @@ class Settings(BaseSettings):
         if "://" not in self.storage.root and root in (source, home, Path(root.anchor)):
             raise PydanticCustomError(
                 "storage",
-                f'storage.root "{self.storage.root}" must be a folder of its own, like '
+                f'storage.root "{self.storage.root}" must be a separate folder, like '
                 '"var/artifacts"',
             )
         return self
@@ -510,7 +510,7 @@ class Settings(BaseSettings):
 def load_environment() -> None:
     """Load .env of the project into the environment; variables that are set already win.
 
-    Where the shell or .env names a proxy, this machine is reached without it.
+    If the shell or .env names a proxy, this machine is reached without it.
     """
     from dotenv import load_dotenv
 
@@ -533,7 +533,7 @@ def _bypass_proxy_on_loopback() -> None:
 
 @functools.cache
 def load_settings() -> Settings:
-    """Read the settings once a process.
+    """Read the settings once per process.
 
     Raises:
         SettingsError: Names every bad value at once, with what was expected.
@@ -552,7 +552,7 @@ def load_settings() -> Settings:
 
 def _line(detail: ErrorDetails) -> str:
     if not detail["loc"]:
-        # Of settings that contradict each other; it names them.
+        # From settings that contradict each other; the message names them.
         return detail["msg"]
     if detail["type"] == "extra_forbidden":
         return _unknown(detail["loc"])
@@ -560,7 +560,7 @@ def _line(detail: ErrorDetails) -> str:
 
 
 def _unknown(location: tuple[int | str, ...]) -> str:
-    """Say what a setting that does not exist may have been meant to be."""
+    """Suggest which setting may have been meant by one that does not exist."""
     *sections, name = map(str, location)
     model: type[BaseModel] = Settings
     for section in sections:
@@ -579,7 +579,7 @@ def _unknown(location: tuple[int | str, ...]) -> str:
 
 
 def _shown(detail: ErrorDetails) -> str:
-    # What storage is opened with may be keys.
+    # Storage options may hold keys.
     if "storage_options" in f"{detail['loc']} {detail['input']}":
         return "***"
     return f"{without_passwords(repr(detail['input'])):.80}"

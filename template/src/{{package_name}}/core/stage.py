@@ -27,8 +27,8 @@ from .refs import Ref, Run
 
 log = get_logger(__name__)
 
-# Names the file that whoever watches a run reads, from whatever processes its stages are in: a line
-# a start or an end.
+# Names the file from which a watcher follows a run, whatever processes its stages are in: one line
+# per start or end.
 EVENTS = "STAGE_EVENTS_FILE"
 # Called with a stage's label as it starts (record None) and with its record as it ends.
 listeners: list[Callable[[str, StageRecord | None], None]] = []
@@ -50,9 +50,9 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
     References may arrive as models or as their JSON. A missing one raises `MissingUpstream`, a
     run that MLflow does not know raises `UntrackedRun`. A mistake in code becomes a `CodeError`,
-    which no engine tries again. Each call logs how it began and ended and
-    writes a `StageRecord`, also when it fails. It ends at the time limit of the settings, see
-    `deadline`; where that ends the process, it is recorded and alerted before. SIGTERM ends it like
+    which no engine retries. Each call logs its start and end and writes a
+    `StageRecord`, also when it fails. It ends at the time limit of the settings, see
+    `deadline`; if that ends the process, it is recorded and alerted first. SIGTERM ends it like
     a failure, see `ending`.
     """
     signature = inspect.signature(function)
@@ -82,7 +82,7 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def end_running(error: Terminated) -> dict[str, Run]:
-    """Record the stages that still work in other threads as ended by a signal.
+    """Record the stages that still run in other threads as ended by a signal.
 
     Returns:
         Their runs, by label.
@@ -111,7 +111,7 @@ class _Call:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            # The engine logs it, too.
+            # The engine also logs it.
             redact_error(error)
         if isinstance(error, Terminated):
             self.end(error)
@@ -124,7 +124,7 @@ class _Call:
         self._record(Terminated(error.number, self.label), error.exit_code)
 
     def before_process_ends(self, error: StageTimeout) -> None:
-        """Do what nobody will do once this process is gone."""
+        """Do what cannot be done once this process is gone."""
         self._record(error, EXIT_CODE)
         for tell in on_timeout:
             tell(self.run, self.label, error)
@@ -158,7 +158,7 @@ class _Call:
             known = explain(lost) or lost
             if error is None:
                 raise known from None
-            # What ended the stage counts, and may be the same full disk.
+            # The stage's error is raised, not this one, which may come from the same full disk.
             log.error("that could not be recorded: %s", known)
         _notify(self.run, self.label, record)
 
@@ -175,7 +175,7 @@ def _notify(run: Run, label: str, record: StageRecord | None) -> None:
     for listener in listeners:
         listener(label, record)
     if EVENTS in os.environ:
-        # In one call, so that lines of several processes do not mix; nobody may watch any more.
+        # In one call, so that lines of several processes do not mix; the watcher may be gone.
         event = StageEvent(run_key=run.key, label=label, record=record)
         with contextlib.suppress(OSError), open(os.environ[EVENTS], "ab", buffering=0) as file:
             file.write(f"{event.model_dump_json()}\n".encode())
@@ -194,7 +194,7 @@ def _check_reference(stage: str, parameter: str, hint: Any, value: Any) -> Any:
     is_reference = isinstance(hint, type) and issubclass(hint, Ref)
     if value is None and is_reference:
         raise MissingUpstream(stage, parameter)
-    # What else own steps take is theirs to check.
+    # Own steps check their other parameters themselves.
     if not is_reference and typing.get_origin(hint) is not Literal:
         return value
     try:
@@ -209,7 +209,7 @@ def _check_reference(stage: str, parameter: str, hint: Any, value: Any) -> Any:
 
 
 def label_of(stage: str, arguments: Mapping[str, Any]) -> str:
-    """Return what tells a call of a stage from others of its run, see `StageRecord`."""
+    """Return the label that identifies a stage call within its run, see `StageRecord`."""
     candidate = arguments.get("candidate")
     parts = [stage]
     if isinstance(candidate, str):

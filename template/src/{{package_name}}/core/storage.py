@@ -1,7 +1,7 @@
 """The one seam to files: local folders by default, any fsspec address when workers share no disk.
 
-Files are written whole or not at all: first under a temporary name, then moved into place. What is
-passed on and kept is their address below the artefact root, so that the root may move.
+Files are written whole or not at all: first under a temporary name, then moved into place. Only
+their address below the artefact root is passed on and kept, so that the root may move.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def artifact_path(*parts: str) -> UPath:
 
 
 def address_of(path: UPath) -> str:
-    """Return a path as references hold it: relative to the artefact root where it lies there."""
+    """Return a path as references hold it: relative to the artefact root if it is below that."""
     root = f"{artifact_path()}".rstrip("/") + "/"
     return f"{path}".removeprefix(root)
 
@@ -52,12 +52,12 @@ def path_of(address: str) -> UPath:
 
 
 def _is_whole(address: str) -> bool:
-    """Return whether an address says all, and starts nowhere."""
+    """Return whether an address is absolute."""
     return "://" in address or os.path.isabs(address)
 
 
 def fingerprint(*parts: str | bytes) -> str:
-    """Return a short SHA-256 over all parts, independent of how they were split up on the way."""
+    """Return a short SHA-256 over all parts, independent of how they were split up."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -90,7 +90,7 @@ def atomic(path: UPath) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            # A full disk is noticed while writing, which knows no name.
+            # A full disk is noticed while writing, where the name is not known.
             if error.errno and not error.filename:
                 error.filename = str(path)
             raise
@@ -166,7 +166,7 @@ def write_by_content(folder: UPath, frame: pl.DataFrame) -> UPath:
 
 
 def has_size(path: UPath, size: int) -> bool:
-    """Return whether there is a file of so many bytes; a power cut may leave one without any."""
+    """Return whether there is a file of this size; a power cut may leave an empty one."""
     try:
         return bool(path.stat().st_size == size)
     except FileNotFoundError:
@@ -221,8 +221,8 @@ def read_partitions(
 ) -> pl.DataFrame:
     """Read the files of several partitions into one frame, in their order.
 
-    With `about`, every file gives an even sample, so that this many rows or fewer come together,
-    and one more a file at most. It bounds memory, whatever the size of the window.
+    With `about`, every file gives an even sample, so that this many rows or fewer are read,
+    plus at most one per file. It bounds memory, whatever the size of the window.
     """
     import polars as pl
 

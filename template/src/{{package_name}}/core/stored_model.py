@@ -1,4 +1,4 @@
-"""A model as it was stored, by code that may have been older, and whether it fits that of today."""
+"""A stored model, perhaps written by older code, and whether it fits today's code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StoredModel:
     inputs: Mapping[str, str | None]
 
     def check(self, columns: Mapping[str, pl.DataType]) -> None:
-        """Hold columns of today against those it was trained on.
+        """Check today's columns against those it was trained on.
 
         Raises:
             ChampionUnusable: Some are gone, or numbers have become text, or text numbers.
@@ -62,7 +62,7 @@ class StoredModel:
             raise ChampionUnusable(self.version, Misfit.of("fails", error)) from error
 
     def say_what_differs(self, features: Sequence[str]) -> None:
-        """Log which features of today it does not know, and which it takes beside them."""
+        """Log which of today's features it does not know, and which others it takes."""
         for text, names in (
             ("does not know", [name for name in features if name not in self.inputs]),
             ("also takes", [name for name in self.inputs if name not in features]),
@@ -81,11 +81,11 @@ def open_version(version: ModelVersion, features: Sequence[str]) -> StoredModel:
 
     Args:
         version: Which one.
-        features: The features of today, which are said beside its own where they differ.
+        features: Today's features, which are logged beside its own where they differ.
 
     Raises:
-        ChampionUnusable: Its files are gone or damaged, or the code of today cannot load them. An
-            error of the network is raised as it is, since trying again may help.
+        ChampionUnusable: Its files are gone or damaged, or today's code cannot load them. A network
+            error is raised as it is, since a retry may help.
     """
     from mlflow.exceptions import MlflowException
 
@@ -136,14 +136,14 @@ def open_folder(folder: Path, version: int, features: Sequence[str]) -> StoredMo
 
 
 def _is_gone(error: Exception) -> bool:
-    """Return whether a file is not there; a full disk, say, is no fault of the model."""
+    """Return whether a file is missing; a full disk, say, is not the model's fault."""
     # MLflow's own has no number.
     plain = type(error) is OSError and error.errno is None
     return plain or isinstance(error, FileNotFoundError)
 
 
 def _differs(stored: str | None, now: pl.DataType) -> bool:
-    """Return whether a type of MLflow is text and the one of a column a number, or the reverse."""
+    """Return whether MLflow's type is text and the column's a number, or the reverse."""
     import polars as pl
 
     if stored == "string":

@@ -40,15 +40,15 @@ PARENT_TAG = "mlflow.parentRunId"
 
 @functools.cache
 def client() -> MlflowClient:
-    """Return the client, connected once a process; the first call creates a local store."""
+    """Return the client, connected once per process; the first call creates a local store."""
     # Exactly "true" is what MLflow looks for.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import mlflow
 
-    # It advises on choices that are made here on purpose: pickled models, pinned requirements.
+    # It warns about deliberate choices: pickled models, pinned requirements.
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    # It logs what it raises, too, with a statement of SQL.
+    # It also logs what it raises, with an SQL statement.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri()
     if file := store_file():
@@ -56,7 +56,7 @@ def client() -> MlflowClient:
 
         open_store(file)
     mlflow.set_tracking_uri(uri)
-    # The shell's may be another deployment's, and that of an earlier connection is there, too.
+    # The shell's may be another deployment's; an earlier connection's may also still be set.
     if os.environ.get("MLFLOW_REGISTRY_URI", uri) != uri:
         log.warning("MLFLOW_REGISTRY_URI is not used: models are registered where runs are tracked")
     mlflow.set_registry_uri(uri)
@@ -95,7 +95,7 @@ def _artifact_location() -> str | None:
 def run_url(run_id: str) -> str:
     """Return the address of a run's page in the MLflow UI, at $MLFLOW_UI_URL where that is set.
 
-    MLflow is not asked: an alert about a server that hangs must not wait for it.
+    MLflow is not queried: an alert about a hanging server must not wait for it.
     """
     uri = tracking_uri()
     port = os.environ.get("MLFLOW_PORT", "5000")
@@ -187,11 +187,11 @@ def _find_or_create(
 
 @contextmanager
 def active(run_id: str) -> Iterator[None]:
-    """Make a run MLflow's active one in this thread, for the calls that know no other way."""
+    """Make a run MLflow's active one in this thread, for calls that need one."""
     import mlflow
 
     client()
-    # Nesting keeps a run that the caller may have opened; the status stays ours to set.
+    # Nesting keeps a run that the caller may have opened; we still set the status.
     with mlflow.start_run(run_id=run_id, nested=True):
         yield
 
@@ -210,7 +210,7 @@ def _as_text(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics of one step; what MLflow takes in no name, like brackets, becomes `_`."""
+    """Log metrics of one step; characters that MLflow rejects in names become `_`."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -236,8 +236,8 @@ def log_dataset(run_id: str, name: str, uri: str, fingerprint: str, rows: int) -
     try:
         client().log_inputs(run_id, inputs)
     except MlflowException as error:
-        # Candidates log the same dataset side by side, and MLflow looks before it creates: who
-        # loses that race is told by the database that the dataset exists, and finds it there now.
+        # Candidates log the same dataset side by side, and MLflow looks before it creates:
+        # the loser of that race gets an error that the dataset exists, and finds it on a retry.
         if error.error_code != "BAD_REQUEST":
             raise
         client().log_inputs(run_id, inputs)
@@ -264,7 +264,7 @@ def git_tags() -> dict[str, str]:
 @functools.cache
 def _git_commit() -> str:
     """Return the commit of the checkout, followed by -dirty where tracked files were changed."""
-    # Without tags, what remains is the bare commit.
+    # Without tags, only the commit remains.
     describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     command = ["git", "-C", str(project_root()), *describe]
     try:

@@ -7,7 +7,7 @@ import dagster_celery
 
 BROKER = "DAGSTER_CELERY_BROKER_URL"
 BACKEND = "DAGSTER_CELERY_BACKEND_URL"
-# What the machine of webserver and daemon and every worker must have in common.
+# What every worker must share with the machine of the webserver and daemon.
 REQUIRED = (BROKER, BACKEND, "DAGSTER_POSTGRES_URL")
 CELERY: dict[str, Any] = {"broker": {"env": BROKER}, "backend": {"env": BACKEND}}
 

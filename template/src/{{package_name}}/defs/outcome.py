@@ -64,12 +64,12 @@ def report_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, Any
 
 
 def alert_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
-    """Tell the team of a failed run, unless a stage has at its time limit.
+    """Alert the team to a failed run, unless a stage did so at its time limit.
 
     Args:
         instance: Where the run is recorded.
         run: The run.
-        message: What Dagster says of it, for a run that failed outside its steps.
+        message: What Dagster says about it, for a run that failed outside its steps.
     """
     if timed_out(run_key_of(run)):
         return

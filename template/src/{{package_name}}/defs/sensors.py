@@ -59,7 +59,7 @@ def retraining(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
 
 
 def report_when(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
-    """Return the sensor that has every run reported that ends in a state."""
+    """Return the sensor that has every run that ends in a state reported."""
 
     @dg.run_status_sensor(
         run_status=status,
@@ -85,7 +85,7 @@ def report_when(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
 
 @dg.run_failure_sensor(minimum_interval_seconds=5, default_status=RUNNING)
 def alert_failed_run(context: dg.RunFailureSensorContext) -> None:
-    """Tell the team once of each run that failed and will not be tried again."""
+    """Alert the team once to each run that failed and will not be tried again."""
     run = context.dagster_run
     if not _is_somebody_elses(run):
         alert_failure(context.instance, run, context.failure_event.message or "")

@@ -59,7 +59,7 @@ class Step:
     Attributes:
         stage: The stage that it runs; its own name where it makes no asset.
         window: Which window of partitions it works on, where there are two.
-        candidate: Whom it trains.
+        candidate: Which one it trains.
     """
 
     stage: str
@@ -69,7 +69,7 @@ class Step:
     @classmethod
     def from_key(cls, key: str) -> Step:
         """Return the step that has a key, like training__window__linear."""
-        # Dagster makes it of the asset's key, which begins with the pipeline.
+        # Dagster makes it from the asset's key, which begins with the pipeline.
         *prefix, name = key.split("__")
         if not prefix:
             return cls(name)
@@ -135,7 +135,7 @@ def _own_asset(
 
 
 def failure(error: PipelineError) -> dg.Failure:
-    """Return the failure that ends a run at once; the alert is made of it."""
+    """Return the failure that ends a run at once; the alert is made from it."""
     metadata: dict[str, dg.MetadataValue[Any]] = {}
     if isinstance(error, DataRejected):
         rejected = {

@@ -22,8 +22,8 @@ NUMERIC = (
 CATEGORICAL = ("carrier", "origin", "dest", "weekday")
 FEATURES = (*NUMERIC, *CATEGORICAL)
 
-# Features whose drift asks for a new model. The weather is watched, but it always moves; a week
-# that is not full has other weekdays.
+# Features whose drift asks for a new model. The weather is monitored, but it always moves; an
+# incomplete week has other weekdays.
 STABLE_FEATURES = (
     "departure_hour",
     "scheduled_minutes",
@@ -55,7 +55,7 @@ def _minutes_of_day(hhmm: str) -> pl.Expr:
 def encoder() -> ColumnTransformer:
     """Return the transformer from feature columns to a matrix, not yet fitted.
 
-    It becomes part of the registered model, so what serves the model needs no code from here.
+    It becomes part of the registered model, so serving the model needs no code from here.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer

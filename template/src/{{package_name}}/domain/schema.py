@@ -1,7 +1,7 @@
 """The data contract: which columns a partition has, of what type, within which bounds.
 
 A row that breaks a check is quarantined; a partition is rejected when too many of its rows do
-(`[validation]` in config/pipeline.toml). Yours: write the contract of your own data here.
+(`[validation]` in config/pipeline.toml). Yours: write your own data's contract here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import polars as pl
 # The columns that identify a row: unique within a partition, and kept beside each prediction.
 KEY = ("date", "carrier", "flight", "origin", "sched_dep_time")
 
-# The column that says which day a row is of.
+# The column with the day that a row belongs to.
 TIME = "date"
 
 # Columns whose distribution must not jump from one day to the next (population stability index).
 STABLE_COLUMNS = ("carrier", "origin", "distance", "sched_dep_time")
 
-# Comes in later than the rest of the row, so a partition may be scored without it.
+# Arrives later than the rest of the row, so a partition may be scored without it.
 LABEL = "arr_delay"
 
 CARRIERS = [

@@ -1,7 +1,7 @@
-"""Steps of your own: after validation, after promotion, after scoring. Yours.
+"""Steps to add: after validation, after promotion, after scoring. Yours.
 
-Each is a function of the run and of what the stage before it returned, and becomes a task of its
-own on every engine, with the retries, the time limit and the alerts of all others:
+Each is a function of the run and of what the stage before it returned, and becomes a separate
+task on every engine, with the same retries, time limit and alerts as all others:
 
     def tell_colleagues(run: Run, promotion: PromotionRef) -> dict[str, Any]:
         ...
@@ -10,7 +10,7 @@ own on every engine, with the retries, the time limit and the alerts of all othe
 The files that a reference names are read with `storage.read_parquet` and `storage.path_of` of
 core/, since a `uri` is an address below the artefact root.
 
-What it returns is small: nothing, or a dict that JSON can hold. Import heavy libraries inside the
+Return something small: nothing, or a dict that JSON can hold. Import heavy libraries inside the
 function, since the engines read this file whenever they load a pipeline.
 """
 

@@ -32,7 +32,7 @@ class FeatureDrift(BaseModel):
     Attributes:
         psi: Population stability index; below 0.1 is stable, above 0.25 a major shift.
         statistic: Of the test: the largest distance between the two distribution functions (ks),
-            or chi-square. None where one side holds nothing but nulls.
+            or chi-square. None if one side holds only nulls.
         p_value: Of the test, None like `statistic`.
         reference_null_share: Nulls among the reference's rows, 0 to 1; NaN counts as null.
         current_null_share: The same for the current rows.
@@ -64,11 +64,11 @@ class DriftTable(BaseModel):
 def drift_table(
     reference: pl.DataFrame, current: pl.DataFrame, columns: list[str], max_psi: float
 ) -> DriftTable:
-    """Compare columns of two frames; returns one entry a column, the largest PSI first.
+    """Compare columns of two frames; returns one entry per column, the largest PSI first.
 
     Numeric columns get the two-sample Kolmogorov-Smirnov test, on an even sample of at most
-    20,000 rows a side; categorical ones the chi-square test of homogeneity, on all rows. Both are
-    those of scipy.stats; p-values are asymptotic but for the smallest samples.
+    20,000 rows per side; categorical ones the chi-square test of homogeneity, on all rows. Both are
+    those of scipy.stats; p-values are asymptotic except for the smallest samples.
 
     Args:
         reference: Rows the model learned from.
@@ -87,8 +87,8 @@ def psi(reference: pl.Series, current: pl.Series) -> float:
     """Return the population stability index: sum of (p - q) ln(p / q) over bins, p and q shares.
 
     Numbers and dates fall into ten quantile bins of the reference (fewer where it repeats values);
-    values below and above its range, its smallest value and nulls have bins of their own. Of
-    anything else each category is a bin. Half a row is added to every bin of both sides, so that
+    values below and above its range, its smallest value and nulls have separate bins. For
+    anything else, each category is a bin. Half a row is added to every bin of both sides, so that
     an empty bin leaves the index finite.
 
     By chance alone, the index of equal distributions is about (bins - 1)(1/m + 1/n) for m and n
@@ -125,7 +125,7 @@ def _comparable(reference: pl.Series, current: pl.Series) -> tuple[bool, pl.Seri
         if series.is_empty():
             raise ValueError(f"no drift to measure: '{series.name}' has no {side} rows")
     sides = (reference, current)
-    # A column of nothing but nulls may have lost its type: the other side's decides.
+    # A column of only nulls may have lost its type: the other side's decides.
     types = [series.dtype for series in sides if series.dtype != pl.Null]
     if not all(dtype.is_numeric() or dtype.is_temporal() for dtype in types):
         return False, reference, current

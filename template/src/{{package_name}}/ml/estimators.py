@@ -1,6 +1,6 @@
-"""Fitting of any estimator, and what makes a classifier answer with the classes themselves.
+"""Fitting of any estimator, and a wrapper that makes classifiers answer with the classes.
 
-Models carry this module's code with them: what loads one needs scikit-learn, and not this project.
+Models carry this module's code with them: loading one needs scikit-learn, not this project.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 Validation: TypeAlias = tuple[Any, NDArray[Any]]
-# A team's own way to fit: estimator, matrix, target, and the validation part where there is one.
+# A custom fit: estimator, matrix, target, and the validation part if there is one.
 Fit: TypeAlias = Callable[[Any, Any, NDArray[Any], Validation | None], dict[str, Any] | None]
 
 
 class Labelled(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier whose estimator learns codes, 0 and up, and that answers with the classes.
 
-    Not every library takes words or booleans; all of them take codes.
+    Not every library accepts words or booleans; all of them accept codes.
 
     Args:
-        estimator: A classifier; it is fitted itself, not a copy.
-        threshold: With two classes: the probability from which on the second is predicted. Without
-            one, and with more classes, the most probable class is.
+        estimator: A classifier; it is fitted in place, not a copy.
+        threshold: With two classes, the probability from which the second is predicted. Without
+            one, or with more classes, the most probable class is predicted.
     """
 
     def __init__(self, estimator: Any, threshold: float | None = None) -> None:
@@ -47,7 +47,7 @@ class Labelled(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if validation is not None:
             known = np.isin(validation[1], classes)
             validation = validation[0][known], np.searchsorted(classes, validation[1][known])
-        # Of texts rather than of Python's objects.
+        # An array of texts rather than of Python objects.
         self.classes_ = np.array(classes.tolist())
         self.found_ = (hook or _fit)(self.estimator, matrix, codes, validation) or {}
         return self
@@ -81,7 +81,7 @@ def fit(
         estimator: Anything with scikit-learn's `fit` and `predict`.
         matrix: What it learns from, a row for each value of `target`.
         target: Numbers, or classes of any type.
-        validation: Matrix and target that the hook may stop early by.
+        validation: Matrix and target that the hook may use for early stopping.
         hook: Fits instead of the estimator's own `fit`; a classifier's targets are codes there.
 
     Returns:
@@ -96,7 +96,7 @@ def fit(
 
 
 def dummy_like(model: Any, target: pl.Series) -> Any:
-    """Return a model that knows the target alone: the shares of its classes, or its mean."""
+    """Return a model that knows only the target: the shares of its classes, or its mean."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     classifies = hasattr(model, "predict_proba")

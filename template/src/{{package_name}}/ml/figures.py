@@ -58,7 +58,7 @@ def draw(plot: Callable[[Axes], None], xlabel: str, ylabel: str) -> str:
 
 
 def thin(*series: NDArray[np.float64], points: int = 200) -> list[NDArray[np.float64]]:
-    """Keep evenly spaced points of curves of equal length, always the first and the last."""
+    """Keep evenly spaced points of curves of equal length, including the first and the last."""
     length = series[0].size
     keep = np.unique(np.linspace(0, length - 1, min(points, length)).astype(int))
     return [values[keep] for values in series]

@@ -1,4 +1,4 @@
-"""The gates: bounds that a model's metrics must hold, and the models it must beat."""
+"""The gates: bounds that a model's metrics must meet, and the models it must beat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.settings import Gates
 
 
 def check_gates(metrics: Mapping[str, float], gates: Gates) -> tuple[GateResult, ...]:
-    """Hold metrics against the bounds of `[gates.metrics]`.
+    """Check metrics against the bounds of `[gates.metrics]`.
 
     Raises:
         BadInput: A gate names a metric that is not measured.
@@ -38,12 +38,12 @@ def improvement_over(
     greater_is_better: bool,
     least: float,
 ) -> GateResult:
-    """Hold a challenger against the champion or the baseline, both measured on the same rows.
+    """Compare a challenger with the champion or the baseline, measured on the same rows.
 
     Args:
-        other: The metrics of what it must beat.
+        other: The metrics of the model it must beat.
         challenger: Its metrics.
-        against: What it must beat.
+        against: Which model it must beat.
         metric: The one that compares models.
         greater_is_better: Its direction.
         least: How much better the challenger must be, in the metric's unit.

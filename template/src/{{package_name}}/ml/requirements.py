@@ -1,4 +1,4 @@
-"""What must be installed to load a model, and what of this project it takes along."""
+"""What must be installed to load a model, and which of this project's code it carries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cloudpickle
 
 from ..core.errors import BadInput
 
-# Beside what a model is made of: what reads its file, and what its rows come in.
+# Besides the model's parts: what reads its file, and the type of its rows.
 ALWAYS = {"cloudpickle", "pandas"}
 # How a pickle begins.
 PICKLE = b"\x80"
@@ -33,7 +33,7 @@ def requirements_of(model: Any) -> list[str]:
 
     Raises:
         BadInput: It has a part from this project that models do not carry, or that a library
-            pickles apart, where they cannot carry it.
+            pickles separately, where they cannot carry it.
     """
     writer = _Writer(io.BytesIO())
     writer.dump(model)
@@ -52,12 +52,12 @@ def requirements_of(model: Any) -> list[str]:
         )
     tops = {name.partition(".")[0] for name in needed} | ALWAYS
     names = {name for top in tops for name in _distributions().get(top, [])}
-    # A local build's suffix, like +cpu, is known to no package index.
+    # Package indexes do not know a local build's suffix, like +cpu.
     return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in names)
 
 
 class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
-    """Notes the modules of all that it writes, and those that pickles inside refer to."""
+    """Notes the modules of all objects it writes, and those that nested pickles refer to."""
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
@@ -65,7 +65,7 @@ class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
         self.apart: set[str] = set()
 
     def persistent_id(self, part: Any) -> None:
-        """Note a part, and let it be written as any other."""
+        """Note a part, and let it be written like any other."""
         if isinstance(part, bytes) and part[:1] == PICKLE:
             self.apart |= _modules_in(part)
         named = part if hasattr(part, "__qualname__") else type(part)
@@ -77,7 +77,7 @@ def _modules_in(data: bytes) -> set[str]:
     """Return the modules that a pickle refers to."""
     found: set[str] = set()
     texts: list[str] = []
-    # Other bytes may begin like one.
+    # Other bytes may begin like a pickle.
     with contextlib.suppress(ValueError, IndexError):
         for opcode, argument, _ in pickletools.genops(data):
             if isinstance(argument, str):

@@ -13,7 +13,7 @@ from ..core.errors import BadInput
 
 T = TypeVar("T")
 
-# A target with at most this many values is one of classes, each of which keeps its share.
+# A target with at most this many values counts as classes, each of which keeps its share.
 FEW_VALUES = 20
 
 
@@ -23,7 +23,7 @@ def by_time(items: Sequence[T], holdout: int, gap: int = 0) -> tuple[list[T], li
     Args:
         items: Oldest first.
         holdout: How many are held out.
-        gap: How many nobody sees between the two.
+        gap: How many between the two are not used.
     """
     cut = max(0, len(items) - holdout)
     return list(items[: max(0, cut - gap)]), list(items[cut:])
@@ -72,7 +72,7 @@ def _is_stratifiable(target: pl.Series, share: float) -> bool:
 def without_groups(frame: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose values of the columns of `groups` are in none of its rows.
 
-    Rows without a value are of no group.
+    Rows without a value belong to no group.
     """
     if not groups.width:
         return frame
@@ -103,7 +103,7 @@ def refuse_one_value(target: pl.Series, what: str, partitions: Sequence[str]) ->
 
 
 def shared_rows(left: pl.DataFrame, right: pl.DataFrame) -> int:
-    """Return how many rows of `right` are in `left`, too."""
+    """Return how many rows of `right` are also in `left`."""
     return right.join(left.unique(), on=left.columns, how="semi", nulls_equal=True).height
 
 

@@ -1,6 +1,6 @@
 """Run a pipeline for some partitions, one after another, as `poe run` runs it for one.
 
-No engine's own backfill does: one wants a schedule, another a server, and they count by date.
+No engine's own backfill does this: one wants a schedule, another a server, and they count by date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .servers import out
 def backfill(pipeline: str, first: str, last: str) -> None:
     """Run a pipeline for each partition from the first to the last, both included.
 
-    One that fails does not stop the others. Each runs in a process of its own, as with `poe run`.
+    One that fails does not stop the others. Each runs in a separate process, as with `poe run`.
 
     Args:
         pipeline: training or inference.
@@ -43,7 +43,7 @@ def backfill(pipeline: str, first: str, last: str) -> None:
         try:
             one.wait()
         except KeyboardInterrupt:
-            # The run has been interrupted, too, and closes itself.
+            # The run has also been interrupted, and closes itself.
             one.wait()
             raise SystemExit(f"ended in {partition}: begin there again") from None
         if one.returncode != 0:

@@ -31,11 +31,11 @@ _LAST_LINES = 15
 def attended(pipeline: str, engine: str, *, verbose: bool) -> Iterator[Path | None]:
     """Show a line per stage while the body runs a pipeline, and keep what is printed in a file.
 
-    A failed try is repeated at once: whoever waits for it sees what is wrong.
+    A failed try is repeated at once: somebody is waiting, and sees what is wrong.
 
     Args:
         pipeline: Its name.
-        engine: What people call it.
+        engine: Its name for people.
         verbose: Whether all goes to the terminal as well as the lines; then there is no file.
 
     Yields:
@@ -80,7 +80,7 @@ def conclude(pipeline: str, run_id: str, failure: str | None, log: Path | None =
 
 
 def print_last_lines(log: Path) -> None:
-    """Show how what an engine printed ends."""
+    """Show the last lines that an engine printed."""
     lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
     out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 

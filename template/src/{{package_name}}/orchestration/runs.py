@@ -18,8 +18,8 @@ def key_of_run(pipeline: str, run_id: str) -> str:
 def graph_settings() -> Settings:
     """Return the settings that a graph is made of.
 
-    Where they are wrong, those are the defaults: the graph is there all the same, and its first
-    task fails with their names, and is alerted.
+    Where they are wrong, those are the defaults: the graph still exists, its first task fails and
+    names the bad settings, and an alert is sent.
     """
     from ..core.errors import SettingsError
     from ..core.settings import Settings, load_settings
@@ -70,7 +70,7 @@ def timed_out(run_key: str) -> bool:
     """Return whether a stage of the run ended its own process at its time limit.
 
     Such a process has sent its alert before it ended: an engine that only sees the process gone
-    need not tell it again.
+    need not send another.
     """
     from ..core.deadline import EXIT_CODE
     from ..core.records import read_records
@@ -82,7 +82,7 @@ def arrived(wanted: str | None) -> str | None:
     """Return the partition of a run, by default the newest; None until the source holds all of it.
 
     Raises:
-        BadInput: The one wanted is none of the cadence.
+        BadInput: The one wanted is not a partition of the cadence.
         MissingPartitions: It is long over. Where runs catch up, each partition of a gap would
             otherwise be waited for.
     """

@@ -53,7 +53,7 @@ def base_environment(prefix: str = "", *state: str) -> Path:
         prefix: What the engine's variables begin with.
         state: How those begin that say where it keeps its state. Where the shell names another
             deployment's, none of its variables count: only .env can name state elsewhere, or a
-            container that sets PIPELINE_HOME, too.
+            container that also sets PIPELINE_HOME.
     """
     sys.excepthook = _in_one_sentence
     root = project_root()
@@ -72,7 +72,7 @@ def base_environment(prefix: str = "", *state: str) -> Path:
 def one_at_a_time() -> FileLock:
     """Return the lock under which an engine makes its tables; others of this project wait for it.
 
-    Engines look and then make them: of two that do at once, one breaks, or the tables stay broken.
+    Engines look and then make them: if two do so at once, one breaks, or the tables stay broken.
     """
     return FileLock(project_root() / "var" / "engine.lock")
 
@@ -131,11 +131,11 @@ def refuse_unshared_state(variables: Iterable[str] = ()) -> None:
 def serve(servers: Sequence[Server], addresses: Callable[[], Iterable[tuple[str, str]]]) -> None:
     """Start servers and MLflow, and run until Ctrl-C, SIGTERM or the end of one of them.
 
-    Each has a session of its own, so that a signal reaches all its children.
+    Each has its own session, so that a signal reaches all its children.
 
     Args:
         servers: What to start, in this order.
-        addresses: Returns what to show once all are ready: a label and an address a row.
+        addresses: Returns what to show once all are ready: one label and address per row.
 
     Raises:
         SystemExit: A port is taken, a server does not become ready, or one stopped by itself.

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ..core.logs import console
 from ..core.paths import project_root
@@ -31,6 +32,9 @@ from ..core.storage import is_alive
 
 _LOOKS_EVERY_SECONDS = 0.1
 _LONGEST_ERROR = 100
+_STARTING = "starting"
+# What stands before a stage's result in a terminal: its mark, name and time.
+_BEFORE = 36
 
 
 class StageProgress:
@@ -38,7 +42,7 @@ class StageProgress:
 
     Args:
         shown_on: Where; the console of the command line by default.
-        lines: Whether each is a line at its end where that is no terminal.
+        lines: Whether each prints a line at its end where that is not a terminal.
 
     Attributes:
         run_key: Whose stages they are; None until the first one begins.
@@ -50,11 +54,15 @@ class StageProgress:
         self._console, self._lines = shown_on or console(), lines
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True)),
             console=self._console,
             disable=not self._console.is_terminal,
+            refresh_per_second=4,
+            # What others print has its place already where a console was given.
+            redirect_stdout=shown_on is None,
+            redirect_stderr=shown_on is None,
         )
         self._tasks: dict[str, TaskID] = {}
         self._ended = threading.Event()
@@ -63,6 +71,7 @@ class StageProgress:
         self._file = _new_file()
         os.environ[EVENTS] = f"{self._file}"
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+        self._tasks[_STARTING] = self._progress.add_task(f"  {_STARTING}", total=1, told="")
         self._progress.start()
         self._thread.start()
         return self
@@ -87,18 +96,20 @@ class StageProgress:
     def _show(self, label: str, record: StageRecord | None) -> None:
         name = f"{label:<20}"
         if record is None:
-            if label in self._tasks:
-                # It is tried again.
-                self._progress.remove_task(self._tasks[label])
+            for former in {_STARTING, label} & self._tasks.keys():
+                # The first stage has begun, or one is tried again.
+                self._progress.remove_task(self._tasks.pop(former))
             self._tasks[label] = self._progress.add_task(f"  {name}", total=1, told="")
             return
         mark = "[red]✗[/]" if record.error else "[green]✓[/]"
-        told = escape(essence(record))
+        told = essence(record)
         if self._console.is_terminal:
-            task = self._tasks[label]
-            self._progress.update(task, description=f"{mark} {name}", told=told, completed=1)
+            fits = told[: max(0, self._console.width - _BEFORE)]
+            self._progress.update(
+                self._tasks[label], description=f"{mark} {name}", told=escape(fits), completed=1
+            )
         elif self._lines:
-            line = f"{mark} {name} {record.seconds:6.1f} s  {told}"
+            line = f"{mark} {name} {record.seconds:6.1f} s  {escape(told)}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -130,7 +141,7 @@ def in_line(metrics: Mapping[str, float]) -> str:
 
 
 def of_step(result: Mapping[str, Any]) -> str:
-    """Return what a step of the team's own returned, in one line."""
+    """Return what one of the team's own steps returned, in one line."""
     given = StepRef.model_validate(result).result.items()
     return ", ".join(f"{name} {value}" for name, value in given) or "done"
 

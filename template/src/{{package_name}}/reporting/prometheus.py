@@ -1,6 +1,6 @@
 """What runs tell Prometheus, through the Pushgateway at $PROMETHEUS_PUSHGATEWAY_URL.
 
-A run ends before anything could ask it, so its report pushes what became of it. What a run did not
+A run ends before Prometheus could scrape it, so its report pushes the outcome. What a run did not
 measure keeps the value of the run before. Rules and dashboards that show it are in deploy/.
 """
 
@@ -42,7 +42,7 @@ class Metric(NamedTuple):
 def push(summary: Summary, primary: str) -> None:
     """Push the metrics of a finished run and of the champion; nothing without an address.
 
-    Never raises, and gives up after `TOTAL_SECONDS`: a run must not fail because of who watches it.
+    Never raises, and gives up after `TOTAL_SECONDS`: a run must not fail because of its monitoring.
 
     Args:
         summary: The run.
@@ -148,7 +148,7 @@ def _of_model(summary: Summary, primary: str) -> Iterator[Metric]:
         yield Metric("pipeline_drift_psi", "Population stability index.", psi, "feature")
         share = len(monitoring.drift.drifted) / max(monitoring.drift.stable_features, 1)
         yield Metric("pipeline_drift_share", "Share of stable features that drifted.", share)
-        # No labels is an answer, too: it must replace what was measured before.
+        # No labels is also an answer: it must replace what was measured before.
         live = monitoring.live_metrics or {primary: math.nan}
         yield Metric("pipeline_live_metric", "Of predictions with labels.", live, "metric")
     if evaluation:

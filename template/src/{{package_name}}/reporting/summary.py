@@ -39,7 +39,7 @@ class Results(BaseModel):
     """What each stage returned last; None where the run did not get that far."""
 
     ingest: DatasetRef | None = None
-    # BaseModel has a `validate` of its own.
+    # BaseModel has its own `validate`.
     validated: DatasetRef | None = Field(default=None, alias="validate")
     featurize: FeaturesRef | None = None
     evaluate: EvaluationRef | None = None

@@ -17,7 +17,7 @@ from .summary import ORDER, Results
 
 
 def print_result(console: Console, run_key: str) -> None:
-    """Show what became of a run: its result, why it failed, and where to read on.
+    """Show what became of a run: its result, why it failed, and where to read more.
 
     Addresses are in one piece, to be opened.
     """
@@ -76,14 +76,15 @@ def _failures(run_key: str, records: Sequence[StageRecord], results: Results) ->
     for label in lost:
         if all(record.label != label and record.stage != label for record in failed):
             yield f"[red]✗ {escape(label)} failed[/] and left no record: it was killed"
-    done = {record.stage for record in records}
-    missing = [stage for stage in ORDER[run_key.partition("-")[0]] if stage not in done]
-    if (failed or lost) and missing:
-        yield f"  not run: {', '.join(missing)}"
+    if failed or lost:
+        done = {record.stage for record in records}
+        order = ORDER[run_key.partition("-")[0]]
+        if missing := [stage for stage in order if stage not in done]:
+            yield f"  not run: {', '.join(missing)}"
 
 
 def _places(results: Results) -> Iterator[tuple[str, str]]:
-    """Yield where to read on, with what is found there."""
+    """Yield where to read more, with what is found there."""
     if results.score:
         yield "predictions", f"{storage.path_of(results.score.uri)}"
     if results.report:

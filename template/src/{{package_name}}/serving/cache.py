@@ -74,7 +74,7 @@ class Cache:
                 return self._verified(kept)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self._files(key)
-        # A name of its own, since what is there may be what a killed process left.
+        # A unique name, since what is there may be what a killed process left.
         temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
         try:
             address = f"models:/{version.name}/{version.version}"

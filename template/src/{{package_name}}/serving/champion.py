@@ -105,7 +105,7 @@ class Follower:
             threading.Thread(target=work, daemon=True, name=work.__name__.strip("_")).start()
 
     def stop(self) -> None:
-        """Follow no longer; what is loaded stays."""
+        """Stop following; what is loaded stays."""
         self._stopped.set()
 
     def check(self) -> None:
@@ -131,7 +131,7 @@ class Follower:
         self._first.set()
 
     def _retire(self) -> None:
-        """Serve no longer what a person took back; a title that is only lost retires nothing."""
+        """Stop serving what a person took back; a title that is only lost retires nothing."""
         with contextlib.suppress(Exception):
             known = self.champion.description if self.champion else self._cache.describe()
             if registry.is_withdrawn(known.version):
@@ -231,9 +231,9 @@ def _describe(version: ModelVersion, key: str) -> Description:
 
 
 def _settle() -> None:
-    """Keep the garbage collector from searching again, and again, through what stays.
+    """Keep the garbage collector from searching repeatedly through what stays.
 
-    All the libraries' objects take it a fifth of a second, in which no request is answered.
+    The libraries' objects take it a fifth of a second, during which no request is answered.
     """
     gc.unfreeze()
     gc.collect()

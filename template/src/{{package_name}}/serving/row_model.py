@@ -1,7 +1,7 @@
 """The data contract's columns as a pydantic model of a row, without the label.
 
 It reads JSON, names what is wrong with a field, and is what OpenAPI says about a row. Rules of the
-contract that pydantic has too become its own; Pandera has the last word, see `rows`.
+contract that pydantic also has become its own; Pandera has the last word, see `rows`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RowModel:
     """How rows are read.
 
     Attributes:
-        type: The pydantic model. Its fields have names of their own, since a column may be called
+        type: The pydantic model. Its fields have generated names, since a column may be called
             anything; a column's name is its field's alias.
         schema: The columns with their types, in the order of the model's fields.
         complete: Whether the model has every rule that the contract has for a single row.
@@ -166,7 +166,7 @@ def _text_rule(check: str | None, given: Mapping[str, Any]) -> dict[str, Any] | 
         choices = tuple(given.get("allowed_values", ()))
         return {"choices": choices} if all(type(text) is str for text in choices) else None
     if check == "str_matches" and isinstance(pattern := given.get("pattern"), str):
-        # Pandera holds the pattern against the beginning of a text.
+        # Pandera matches the pattern at the beginning of a text.
         return {"pattern": pattern if pattern.startswith("^") else f"^{pattern}"}
     if check == "str_length":
         exact = given.get("exact_value")

@@ -13,7 +13,7 @@ class ServingSettings(BaseSettings):
     """All settings of the service.
 
     Attributes:
-        host: Address to listen on; 127.0.0.1 whatever it says while there is no token.
+        host: Address to listen on; always 127.0.0.1 while there is no token.
         port: Port to listen on.
         token: What clients send as `Authorization: Bearer …` to ask for predictions.
         refresh_seconds: How often the registry is asked for its champion.

@@ -1,4 +1,4 @@
-"""Counts, times and logs requests; what is counted is there for Prometheus."""
+"""Counts, times and logs requests; Prometheus can scrape the counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NONE = float("nan")
 
 
 class Telemetry:
-    """Counters and gauges of the service, in a registry of their own."""
+    """Counters and gauges of the service, in their own registry."""
 
     def __init__(self, follower: Follower) -> None:
         self._registry = registry = CollectorRegistry()

@@ -1,6 +1,6 @@
 """Whether files are whole, or still being written under their final names.
 
-Only files of disks are looked at twice: other stores show a file once it is whole.
+Only files on disks are looked at twice: other stores show a file once it is whole.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ..core import storage
 # Name, size and time of the last change of some files.
 Look: TypeAlias = frozenset[tuple[str, int, float]]
 
-# What was written longer ago is whole, or will not become so.
+# A file written longer ago is whole, or never will be.
 RECENT_SECONDS = 120.0
-# How many looks at a file are waited for its end.
+# How many looks to wait for a file's end.
 MOST_LOOKS = 15
 
-# What was the same in two looks of this process.
+# Files that were the same in two looks of this process.
 _SETTLED: set[Look] = set()
 
 
 def look(paths: Iterable[UPath]) -> Look:
-    """Return what changes while files of a disk are being written."""
+    """Return what changes while files on a disk are being written."""
     found = []
     for path in paths:
         with contextlib.suppress(OSError):
@@ -44,7 +44,7 @@ def is_recent(seen: Look) -> bool:
 
 
 def is_settled(seen: Look, before: Look | None = None) -> bool:
-    """Return whether files have stopped growing, as far as looks can tell; `before` is the last."""
+    """Return whether files have stopped growing, as far as looks can show; `before` is the last."""
     if seen == before:
         _SETTLED.add(seen)
     return seen in _SETTLED or not is_recent(seen)
@@ -53,7 +53,7 @@ def is_settled(seen: Look, before: Look | None = None) -> bool:
 def growing(find: Callable[[], Mapping[str, Iterable[UPath]]], seconds: float) -> set[str]:
     """Return under which of their keys files changed between two looks; none where 0 seconds apart.
 
-    Where no file is recent, there is one look.
+    If no file is recent, there is only one look.
     """
     if not seconds:
         return set()

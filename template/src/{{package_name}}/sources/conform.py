@@ -1,8 +1,8 @@
-"""What the habits of other writers change without losing a value is undone here.
+"""Undoes the changes of type that other writers make without losing a value.
 
 Numbers of another width, whole floats for integers, midnights for dates, categories for text and
 the like are cast to the contract's types. Whatever would lose a value is left as it is, for the
-contract to name.
+contract to report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 import polars as pl
 
-# Days that spreadsheets write and that mean only one: 27.11.2026 and 2026/11/27.
+# Dates that spreadsheets write and that are unambiguous: 27.11.2026 and 2026/11/27.
 _OTHER_DAYS = {
     r"^\s*(\d\d)\.(\d\d)\.(\d{4})": "${3}-${2}-${1}",
     r"^\s*(\d{4})/(\d\d)/(\d\d)": "${1}-${2}-${3}",
@@ -26,9 +26,9 @@ _MOMENT = (
 )
 _BOOLEANS = {"true": True, "t": True, "1": True, "1.0": True}
 _BOOLEANS |= {"false": False, "f": False, "0": False, "0.0": False}
-# No number, date or boolean is written like that; in a column of text they may be words.
+# Never a number, date or boolean; in a column of text they may be words.
 _NULLS = ["", "NA", "NULL", "null", "None", r"\N"]
-# Beyond it a float may not be the whole number that was written.
+# Beyond it, a float may differ from the whole number that was written.
 _EXACT = 2.0**53
 _FINEST = pl.Decimal(38, 15)
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}
@@ -53,7 +53,7 @@ def conform(frame: pl.DataFrame, types: Mapping[str, pl.DataType]) -> Conformed:
     """Cast columns to the contract's types where no value is lost.
 
     A value that does not fit, like a number too large for the contract's width, is a failure of
-    its row. Where all columns are text the writer knew no types, as in a CSV, and numbers are read
+    its row. If all columns are text, the writer knew no types, as in a CSV, and numbers are parsed
     from it; elsewhere a number that comes as text is left for the contract to refuse. Decimals,
     dates, times and booleans are read from text everywhere, since JSON has no other form for most.
 
@@ -85,7 +85,7 @@ def conform(frame: pl.DataFrame, types: Mapping[str, pl.DataType]) -> Conformed:
 
 
 def _from_typed(values: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.Series] | None:
-    """Return values and the same as another type, or None where one would be lost."""
+    """Return values, and the same cast to another type; None if one would be lost."""
     had, kinds = values.dtype, {_kind(values.dtype), _kind(wanted)}
     if had == pl.Null:
         return values, values.cast(wanted)
@@ -101,12 +101,12 @@ def _from_typed(values: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.S
         elif getattr(wanted, "time_zone", None) is None:
             plain = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     elif isinstance(wanted, pl.Datetime) and wanted.time_zone:
-        # Which zone was meant, nobody knows.
+        # It is unknown which zone was meant.
         return None
     try:
         fitted = plain.cast(wanted, strict=False)
     except pl.exceptions.ComputeError:
-        # Bytes that are no text.
+        # Bytes that are not text.
         return None
     if wanted.is_float() and had.is_numeric():
         return values, fitted
@@ -116,7 +116,7 @@ def _from_typed(values: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.S
 
 
 def _from_text(values: pl.Series, wanted: pl.DataType) -> tuple[pl.Series, pl.Series] | None:
-    """Return text and what it says, or None where none of it says anything."""
+    """Return text and its parsed values; None if none of it can be parsed."""
     text = values.str.strip_chars()
     text = text.set(text.is_in(_NULLS), None)
     if wanted.is_integer():
@@ -152,8 +152,8 @@ def _integers(text: pl.Series, wanted: pl.DataType) -> pl.Series:
 def moments(text: pl.Series, wanted: pl.DataType) -> pl.Series:
     """Return the dates or times in text.
 
-    A time of day is no date, nor is a time without zone one with a zone, or one finer than its
-    type. A date is read as it is written, without a look at its zone.
+    A date with a time of day does not fit a date, nor does a time without a zone fit one with a
+    zone, or a time finer than its type. A date is read as written, whatever its zone.
     """
     for pattern, iso in _OTHER_DAYS.items():
         text = text.str.replace(pattern, iso)
@@ -192,7 +192,7 @@ def _kind(dtype: pl.DataType) -> str:
 
 
 def _family(dtype: pl.DataType) -> str:
-    """Return the types that writers take for each other every day, which nobody needs be told."""
+    """Return the family of a type: writers often swap its types, so such casts go unreported."""
     if dtype.is_integer():
         return "integer"
     return "float" if dtype.is_float() else f"{dtype.base_type()}"

@@ -1,4 +1,4 @@
-"""Which rows of a table are of a partition, by its column of times."""
+"""Which rows of a table belong to a partition, by its time column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conform import moments
 
 
 def clock_of(rows: pl.LazyFrame, name: str, cadence: Cadence) -> pl.Expr:
-    """Return a column of times, or of texts that say some, by the clock that cuts partitions.
+    """Return times, also those given as text, in the zone that partitions are cut in.
 
     Args:
         rows: The table.
@@ -35,8 +35,8 @@ def clock_of(rows: pl.LazyFrame, name: str, cadence: Cadence) -> pl.Expr:
 def rows_of(rows: pl.LazyFrame, name: str, cadence: Cadence, partition: Partition) -> pl.LazyFrame:
     """Return the rows of a partition; raises like `clock_of`.
 
-    A row without a readable time goes with the row before it, so that validation counts it, names
-    it and puts it into quarantine.
+    A row without a readable time goes with the row before it, so that validation counts, names and
+    quarantines it.
     """
     clock = clock_of(rows, name, cadence)
     if rows.select(clock.has_nulls()).collect().item():

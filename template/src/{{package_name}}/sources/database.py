@@ -27,13 +27,13 @@ def connect(address: str, folder: Path, zone: str) -> Iterator[Connection]:
     """Open a database for a query, and close it.
 
     Args:
-        address: SQLAlchemy's, with what logs in.
-        folder: Where the path of a file that is a database begins.
+        address: SQLAlchemy's, with the log-in.
+        folder: The base of a relative path to a database file.
         zone: What times without a zone mean.
 
     Raises:
-        SettingsError: The address is none, its file is missing, or there is no driver for it.
-        sqlalchemy.exc.SQLAlchemyError: The database refused; it names no password.
+        SettingsError: The address is invalid, its file is missing, or there is no driver for it.
+        sqlalchemy.exc.SQLAlchemyError: The database refused; the message has no password.
     """
     import sqlalchemy as sa
 
@@ -51,7 +51,7 @@ def connect(address: str, folder: Path, zone: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             if statement := _SET_ZONE.get(connection.dialect.name):
                 connection.execute(sa.text(statement.format(zone)))
-            # Rows come batch by batch where the database can; only a query may be asked so.
+            # Rows come batch by batch if the database supports it; only a query may use this.
             yield connection.execution_options(stream_results=True)
     except sa.exc.SQLAlchemyError as error:
         redact_error(error)
@@ -59,7 +59,7 @@ def connect(address: str, folder: Path, zone: str) -> Iterator[Connection]:
 
 
 def locate(address: str, folder: Path) -> URL:
-    """Return an address, with the file that is the database, if one is, from the disk's root.
+    """Return an address, with an absolute path if the database is a file.
 
     Raises:
         SettingsError: It is not an address of SQLAlchemy's.
@@ -100,12 +100,12 @@ def read_query(
         limit_rows(rows := rows + batch.height)
         limit_bytes(size := size + batch.estimated_size())
     frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
-    # What polars has no type for, like a UUID, is text.
+    # Values that polars has no type for, like a UUID, become text.
     return frame.with_columns(pl.col(pl.Object).map_elements(str, return_dtype=pl.String))
 
 
 def in_order(frame: pl.DataFrame, query: str) -> pl.DataFrame:
-    """Sort the rows unless their query does: the same rows are the same frame."""
+    """Sort the rows unless their query does: the same rows give the same frame."""
     return frame if "order by" in query.lower() else frame.sort(pl.all(), nulls_last=True)
 
 

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 
 class Delta(Table):
-    """A table whose rows are those of the newest version when it was opened."""
+    """A table, read at the version that was the newest when it was opened."""
 
     def _files(self) -> list[UPath]:
         return [UPath(self._address)] if self._table else []
@@ -39,7 +39,7 @@ class Delta(Table):
 
 
 def open_table(place: Data | Reference) -> DeltaTable | None:
-    """Open a Delta table at its newest version; None where there is none.
+    """Open a Delta table at its newest version; None if there is no table.
 
     Raises:
         SettingsError: The package is not installed.

@@ -71,9 +71,9 @@ class Files:
         return growing(lambda: self._found(self._data.file), self._data.settle_seconds)
 
     def _contents(self, partition: Partition) -> list[bytes]:
-        """Return what the files of a partition hold, once they are whole.
+        """Return the content of a partition's files, once they are whole.
 
-        New ones are waited for a little: until two looks are the same and no end is missing.
+        Waits a little for new files: until two looks are the same and no end is missing.
         """
         seconds = 0 if self._data.marker else self._data.settle_seconds
         if self._data.marker and not self._paths(partition, self._data.marker_file):
@@ -101,7 +101,7 @@ class Files:
 
     def _read(self, partition: Partition, paths: list[UPath]) -> list[bytes]:
         for path in paths:
-            # Some programs write a folder under a file's name; a pipe would be waited for.
+            # Some programs write a folder under a file's name; a pipe would block.
             if storage.is_local(path) and not path.is_file():
                 raise _rejected(partition, "unreadable_file", f"{path} is not a file")
             refuse_links_out(partition, path, self._folder)
@@ -113,7 +113,7 @@ class Files:
         if "*" in name:
             return sorted(self._folder.glob(_glob_of(name)), key=str)
         path = self._folder / name
-        # A link to nothing is there, too, and is not a file.
+        # A dangling link also exists, and is not a file.
         return [path] if path.exists() or path.is_symlink() else []
 
     def _found(self, pattern: str) -> dict[Partition, list[UPath]]:
@@ -128,7 +128,7 @@ class Files:
         root, names = self._folder.path.rstrip("/") + "/", self._names(pattern)
         for entry in entries:
             match = names.fullmatch(entry.path.removeprefix(root))
-            # A file of 30 February is no partition.
+            # A file of 30 February is not a partition.
             with contextlib.suppress(BadInput):
                 if match:
                     name = self._cadence.parse(match.groupdict().get("partition", SNAPSHOT))
@@ -149,7 +149,7 @@ def _regex_of(pattern: str) -> str:
 
 
 def _glob_of(pattern: str) -> str:
-    # Only `*` means more than itself.
+    # Only `*` is a wildcard.
     return re.sub(r"[?[]", r"[\g<0>]", pattern)
 
 
@@ -171,7 +171,7 @@ def refuse_links_out(partition: Partition, path: UPath, folder: UPath) -> None:
 
 
 def _opens(path: UPath) -> bool:
-    """Return whether there is a Parquet file with its end."""
+    """Return whether there is a complete Parquet file."""
     import polars as pl
 
     try:

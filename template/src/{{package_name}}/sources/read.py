@@ -47,9 +47,9 @@ def limit_bytes(size: float, name: str = "max_megabytes") -> None:
 
 
 def limit_frame(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows that are no more, and no larger as they will be written, than allowed.
+    """Return rows if neither their number nor their size as written exceeds the limits.
 
-    What is repeated takes no memory until then. Raises TooLarge.
+    Repeated values take no memory until then. Raises TooLarge.
     """
     limit_rows(frame.height)
     limit_bytes(frame.estimated_size())
@@ -96,8 +96,8 @@ def parse(data: bytes, suffix: str, *, guess: bool = False) -> pl.DataFrame:
     Args:
         data: The content.
         suffix: Says the format; see `suffix_of`.
-        guess: Guess the types of a CSV. Else all of its columns are text, for `conform` to read,
-            with a point for the comma in the contract's numbers.
+        guess: Guess the types of a CSV. Else all its columns are text, for `conform` to read,
+            with a decimal point for the comma in the contract's numbers.
 
     Raises:
         polars.exceptions.PolarsError, ValueError: The file is broken; see `broken_file`.
@@ -123,7 +123,7 @@ def count_rows(path: UPath) -> int:
 
 
 def is_cut(data: bytes, suffix: str) -> bool:
-    """Return whether a file's content surely lacks its end; a CSV may be cut at a line's end."""
+    """Return whether a file's content is surely truncated; a CSV may be cut at a line's end."""
     try:
         data = _unpacked(data, suffix)
     except TooLarge:
@@ -136,9 +136,9 @@ def is_cut(data: bytes, suffix: str) -> bool:
 
 
 def broken_file() -> Broken:
-    """Return what polars raises on a file that it cannot make sense of, and Python on such values.
+    """Return what polars raises on a file that it cannot parse, and Python on such values.
 
-    A panic is no `Exception`.
+    A panic is not an `Exception`.
     """
     from polars.exceptions import PanicException, PolarsError
 
@@ -166,9 +166,9 @@ def _unpacked(data: bytes, suffix: str) -> bytes:
 
 
 def _check_footer(place: str | io.BytesIO) -> int:
-    """Refuse a Parquet file by what it says of itself, before its rows are read; returns how many.
+    """Refuse a Parquet file by its metadata, before its rows are read; returns their number.
 
-    Leaves a stream somewhere else.
+    Moves the position of a stream.
     """
     import pyarrow.parquet as pq
 

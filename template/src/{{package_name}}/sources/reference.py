@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class Content(NamedTuple):
-    """What a table holds, and what changes with it."""
+    """A table's content, and a digest that changes with it."""
 
     digest: str
     rows: pl.DataFrame
@@ -53,7 +53,7 @@ def reference_fingerprint(settings: Settings) -> str:
 
 
 def load_labels(settings: Settings) -> Content | None:
-    """Read the labels that come in a table of their own, in the contract's types; None without any.
+    """Read the labels that come in a separate table, in the contract's types; None without any.
 
     Raises:
         SettingsError: It cannot be read, lacks a column of KEY or the LABEL, holds other types, or
@@ -130,7 +130,7 @@ def _delta(table: Reference, settings: Settings, guess: bool) -> Opened:
     return storage.fingerprint(version), lambda: pl.scan_delta(opened).collect()
 
 
-# Each returns what changes with the content, and how to read it.
+# Each returns a value that changes with the content, and a function to read it.
 _OPENED: dict[str, Callable[[Reference, Settings, bool], Opened]] = {
     "file": _file,
     "sql": _sql,
@@ -139,7 +139,7 @@ _OPENED: dict[str, Callable[[Reference, Settings, bool], Opened]] = {
 
 
 def _beside(table: Reference, data: Data) -> Reference:
-    """Return a table with the data's storage options, if it has none and is where the data is."""
+    """Return a table, with the data's storage options if it has none and the same protocol."""
     if table.storage_options or not data.storage_options:
         return table
     if address(table).protocol != address(data).protocol:

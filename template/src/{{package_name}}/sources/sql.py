@@ -1,4 +1,4 @@
-"""Rows of a query to any database that SQLAlchemy knows."""
+"""Rows of a query to any database that SQLAlchemy supports."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sql:
     def list_partitions(self) -> list[Partition]:
         """Return the partitions that have rows and have ended, oldest first.
 
-        The database is asked for the different days, or hours, of the TIME column.
+        The query asks for the distinct days, or hours, of the TIME column.
         """
         import sqlalchemy as sa
 
@@ -58,7 +58,7 @@ class Sql:
         with self._connect() as connection:
             bounds = self._bounds(connection, *_ALL_TIME)
             if connection.dialect.name == "sqlite":
-                # Any text, also what is no time.
+                # Any text, even if it is not a time.
                 bounds = {"start": "", "end": "\U0010ffff"}
             found = connection.execute(days, bounds).all()
         if lost := sum(count for count, *row in found if None in row):
@@ -104,7 +104,7 @@ class Sql:
         if self._cadence.unit == "none":
             return {}
         if connection.dialect.name == "sqlite":
-            # It has no times, only text, which has a day's name before all times of that day.
+            # It has no times, only text, which sorts a day's name before all times of that day.
             first, last = start.astimezone(zone), end.astimezone(zone)
             if last.time() != datetime.min.time():
                 last += timedelta(days=1)

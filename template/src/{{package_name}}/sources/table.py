@@ -22,7 +22,7 @@ _BROKEN = (*broken_file(), OSError)
 
 
 class Table:
-    """A table that grows; its rows say in the contract's TIME column which partition they are of.
+    """A table that grows; the contract's TIME column says which partition a row belongs to.
 
     A partition is complete when it has ended.
     """

@@ -16,10 +16,10 @@ __all__ = ["STAGES", "run_stage"]
 def run_stage(name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run one stage, or step of domain/steps.py, by name and return its reference as JSON.
 
-    Only the stage's own module is imported, so a task's process loads no more than it needs.
+    Only the stage's own module is imported, so a task's process loads only what it needs.
 
     Raises:
-        BadInput: There is neither a stage nor a step of that name.
+        BadInput: No stage or step has that name.
     """
     from .. import alerts
     from ..core.stage import on_timeout

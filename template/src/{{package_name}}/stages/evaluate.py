@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 IMPORTANCE_ROWS = 1_000
-# Of as many rows, the standard error of a share is 0.16 at most: sqrt(0.25 / 10).
+# With this many rows, the standard error of a share is 0.16 at most: sqrt(0.25 / 10).
 FEW_ROWS = 10
 
 
 @dataclass(frozen=True)
 class Present:
-    """The champion, held against the same rows as the challenger.
+    """The champion, measured on the same rows as the challenger.
 
     Attributes:
         version: None where there is no champion.
         metrics: Empty where it cannot be measured.
-        classes: Those that it tells apart; none of numbers, or where it cannot be measured.
+        classes: Those that it predicts; empty for numbers, or if it cannot be measured.
         misfit: Why it cannot.
     """
 
@@ -62,8 +62,8 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
     """Measure the challenger and the champion on the held-out rows and decide by the gates.
 
     The decision is `promote` when every gate holds, `retrain` when one fails and a wider window
-    of partitions is there to learn from, and `keep` otherwise. A champion that the code of today
-    cannot load, or not predict with, is not compared: the absolute gates decide.
+    of partitions is there to learn from, and `keep` otherwise. A champion that today's code
+    cannot load or predict with is not compared: the absolute gates decide.
     """
     holdout = _read_holdout(features, load_features().names)
     folder = registry.download(candidate.model_uri)
@@ -98,10 +98,10 @@ def evaluate(run: Run, features: FeaturesRef, candidate: CandidateRef) -> Evalua
 
 
 def evaluate_again(run: Run, evaluation: EvaluationRef) -> EvaluationRef:
-    """Hold a challenger against the champion of now, on the rows that it was evaluated on.
+    """Compare a challenger with the present champion, on the rows that it was evaluated on.
 
     Raises:
-        ChampionMoved: Nobody knows the rows any more.
+        ChampionMoved: It is no longer known which rows those were.
     """
     features = evaluation.features
     if features is None:
@@ -237,7 +237,7 @@ def _decide(
 
 
 def _notes_on(present: Present, features: FeaturesRef, settings: Settings) -> tuple[Note, ...]:
-    """Return what a reader should know of the champion."""
+    """Return what a reader should know about the champion."""
     champion, version = present.version, present.number
     if champion is None:
         return ()
@@ -257,7 +257,7 @@ def _notes_on(present: Present, features: FeaturesRef, settings: Settings) -> tu
 
 
 def _notes_on_classes(predicted: pl.DataFrame, present: Present) -> tuple[Note, ...]:
-    """Return which classes the challenger has not learned, never predicts, or hardly met."""
+    """Return the classes that the challenger did not learn, never predicts, or rarely met."""
     learned = classes_of(predicted)
     if not learned:
         return ()

@@ -55,7 +55,7 @@ def featurize(run: Run, dataset: DatasetRef) -> FeaturesRef:
 
 
 def _featurize_all(run: Run, dataset: DatasetRef) -> list[PartitionFile]:
-    """Write the features of each partition of the window, with what there is to look back on.
+    """Write the features of each partition of the window, with the partitions to look back on.
 
     The ones before the window are only looked back on: nothing learns from them. Neither does
     training from partitions that have too few labels yet.
@@ -65,7 +65,7 @@ def _featurize_all(run: Run, dataset: DatasetRef) -> list[PartitionFile]:
     lookback = load_features().lookback
     known = {file.partition: file for file in storage.read_manifest(dataset.uri)}
     window = window_of(run, dataset.window)
-    # A snapshot is alone, whatever it looks back on.
+    # A snapshot is the only partition, whatever the lookback.
     files = [known[one] for one in window[lookback:] or window if one in known]
     # Neighbours look back on the same partitions.
     read = functools.lru_cache(lookback + 1)(storage.read_parquet)
@@ -80,7 +80,7 @@ def _featurize_all(run: Run, dataset: DatasetRef) -> list[PartitionFile]:
             log.warning("features look back on %s, of which there are no valid rows", gone)
         there = [known[one] for one in wanted if one in known]
         *before, rows = [read(one.uri) for one in there]
-        # Named after all that the features are made of.
+        # Named after everything that the features are made from.
         name = storage.fingerprint(*(one.fingerprint for one in there), *known_by)
         context = Context.of(rows, before, tables)
         written = _featurize_partition(run, file, name, rows, context)
@@ -233,7 +233,7 @@ def _split_rows(
 def _refuse_shared_keys(learned: pl.DataFrame, held: pl.DataFrame) -> None:
     if learned.width and (shared := splits.shared_rows(learned, held)):
         raise BadInput(
-            f"{shared} held-out rows have a KEY ({', '.join(learned.columns)}) that is learned "
-            "from, too: name what stays together as GROUP in domain/schema.py and set split = "
-            '"group" in [training]'
+            f"{shared} held-out rows have a KEY ({', '.join(learned.columns)}) that is also "
+            "in the rows to learn from: name what stays together as GROUP in domain/schema.py and "
+            'set split = "group" in [training]'
         )

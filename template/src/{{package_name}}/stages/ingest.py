@@ -26,7 +26,7 @@ def ingest(run: Run, window: Window = "normal") -> DatasetRef:
 
     Args:
         run: The run; training takes `window` partitions up to its own, inference the monitoring
-            window. Before it come those that features look back on.
+            window. Those that features look back on come before it.
         window: `wider` takes the wider training window.
 
     Raises:
@@ -42,7 +42,7 @@ def ingest(run: Run, window: Window = "normal") -> DatasetRef:
         try:
             files.append(_snapshot(source, partition))
         except (DataRejected, MissingPartitions, StillArriving, PermissionError) as error:
-            # An earlier bad partition stops nothing but itself.
+            # An earlier bad partition does not stop the run.
             if partition == run.partition:
                 raise
             left_out += _reasons(partition, error)
@@ -57,7 +57,7 @@ def ingest(run: Run, window: Window = "normal") -> DatasetRef:
 
 
 def wider_window_is_available(run: Run) -> bool:
-    """Tell whether the source holds more of the wider window than of the normal one."""
+    """Return whether the source holds more of the wider window than of the normal one."""
     there = set(open_source(run.settings).list_partitions())
     wider, normal = (there.intersection(window_of(run, size)) for size in ("wider", "normal"))
     return len(wider) > len(normal)
@@ -73,7 +73,7 @@ def window_of(run: Run, window: Window) -> list[Partition]:
 
 
 def least_share(run: Run) -> float:
-    """Return the share of the window that must be there and good; scoring needs its own only."""
+    """Return the share of the window that must be there and good; scoring needs only its own."""
     return run.settings.training.min_partitions_share if run.pipeline == "training" else 0.0
 
 

@@ -25,7 +25,7 @@ def monitor(run: Run, features: FeaturesRef, scores: ScoresRef) -> MonitorRef:
 
     Drift is measured over the monitoring window, live performance over its partitions that have
     labels and predictions of a model that had not learned from them. A new model is asked for when
-    too many of the stable features drifted or a gate fails on live data; the team is told.
+    too many of the stable features drifted or a gate fails on live data; the team gets an alert.
     """
     files = storage.read_manifest(features.uri)
     window = storage.read_partitions(files)
@@ -61,8 +61,8 @@ def live_metrics(
 ) -> dict[str, float]:
     """Return the metrics of stored predictions whose labels have arrived; empty without any.
 
-    Predictions are left out of partitions that the version which made them had learned from, and
-    those that other code has stored, with another KEY or of another kind than those of `scores`.
+    Left out are predictions of partitions that their model version had learned from, and those
+    that other code stored with another KEY or of another kind than those of `scores`.
     """
     schema = load_schema()
     if not schema.key:
@@ -96,7 +96,7 @@ def live_metrics(
 
 
 def _misfit(stored: pl.DataFrame, today: pl.DataFrame, labels: pl.DataFrame) -> str:
-    """Return why stored predictions cannot be measured beside those of today; empty if they can."""
+    """Return why stored predictions cannot be measured beside today's; empty if they can."""
     for name in load_schema().key:
         if name not in stored.columns:
             return f"no {name}"
@@ -128,8 +128,7 @@ def _measure_drift(
 ) -> tuple[DriftTable, DriftVerdict]:
     """Compare rows with those the champion learned from; returns all features and the verdict.
 
-    Features that one of both sides does not have are not compared; where the reference is gone,
-    none is.
+    Features that one side does not have are not compared; if the reference is gone, none are.
     """
     limits, features = run.settings.monitoring, load_features()
     version = f"{scores.model_version}"

@@ -1,4 +1,4 @@
-"""A step of the team's own, from domain/steps.py, made a stage like all others."""
+"""One of the team's own steps, from domain/steps.py, wrapped as a stage like all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def own_step(name: str) -> Callable[..., StepRef]:
     """Return a step of domain/steps.py as a stage that has the function's name.
 
     Raises:
-        BadInput: There is no step of that name.
+        BadInput: No step has that name.
     """
     steps = load_steps()
     found = [(after, steps.after(after)[name]) for after in GIVEN if name in steps.after(after)]

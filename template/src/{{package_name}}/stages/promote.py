@@ -12,7 +12,7 @@ from ..core.stage import stage
 
 log = get_logger(__name__)
 
-# How often the champion may move while the challenger is held against it.
+# How often the champion may change while the challenger is compared with it.
 TRIES = 5
 
 
@@ -20,11 +20,11 @@ TRIES = 5
 def promote(run: Run, evaluation: EvaluationRef) -> PromotionRef:
     """Make the challenger champion if its gates held, and tell the team.
 
-    Where the champion has moved since the evaluation, by another run or by a person, the challenger
-    is evaluated again, against the present one. What a person took back stays back. The team is
-    told, too, of a champion that stays and breaks a gate, or cannot predict.
+    If another run or a person has changed the champion since the evaluation, the challenger is
+    evaluated again, against the present one. A version that a person took back stays back. The team
+    also gets an alert about a champion that stays and breaks a gate, or cannot predict.
 
-    Promoting again changes nothing, and sends only what an earlier try did not come to send.
+    Promoting again changes nothing, and sends only what an earlier try did not get to send.
 
     Raises:
         ChampionMoved: It moves again and again, or has moved since older code evaluated.
@@ -81,7 +81,7 @@ def _unusable(evaluation: EvaluationRef) -> int | None:
 
 
 def _tell(run: Run, evaluation: EvaluationRef, promotion: PromotionRef, moved: bool) -> None:
-    """Tell the team of a new champion, also of one that a killed run did not come to tell of."""
+    """Announce a new champion to the team, also one that a killed run did not get to announce."""
     if champion := registry.unannounced():
         alerts.send(
             alerts.Event.of_new_champion(

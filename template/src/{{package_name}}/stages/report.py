@@ -1,4 +1,4 @@
-"""report: what became of a run, written down and closed in MLflow."""
+"""report: write down what became of a run and close it in MLflow."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = get_logger(__name__)
 def report(run: Run, failed: Sequence[str] = ()) -> ReportRef:
     """Write the page of a finished run and close its MLflow run.
 
-    The page is written before MLflow is called, so that a run that failed because of MLflow has
-    one too.
+    The page is written before MLflow is called, so that a run that failed because of MLflow also
+    has one.
 
     Args:
         run: The run, whatever became of it.
@@ -42,7 +42,7 @@ def report(run: Run, failed: Sequence[str] = ()) -> ReportRef:
         summary = replace(summary, failures={**summary.failures, "report": None})
         raise
     finally:
-        # The module is there for those who watch their runs only.
+        # The module exists only in projects that monitor their runs.
         if MONITORING == "prometheus":
             optional.load("reporting.prometheus").push(summary, load_problem().metrics.PRIMARY)
     log.info("report: %s", path)

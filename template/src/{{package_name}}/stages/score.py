@@ -32,7 +32,7 @@ def score(run: Run, features: FeaturesRef) -> ScoresRef:
 
     Raises:
         NoChampion: No model has passed the gates yet.
-        ChampionUnusable: The champion cannot be loaded, or not predict these rows.
+        ChampionUnusable: The champion cannot be loaded, or cannot predict these rows.
     """
     champion = registry.require_champion()
     file = next(
@@ -59,7 +59,7 @@ def predict(rows: pl.DataFrame, champion: ModelVersion) -> pl.DataFrame:
     """Predict rows with their features; returns key columns, predictions and version.
 
     Raises:
-        ChampionUnusable: The champion cannot be loaded, or not predict these rows.
+        ChampionUnusable: The champion cannot be loaded, or cannot predict these rows.
     """
     model = open_version(champion, load_features().names)
     predicted = predict_with(model, rows)
@@ -116,13 +116,13 @@ def read_reference(version: ModelVersion) -> pl.DataFrame:
 
 
 def prove(version: ModelVersion) -> bool:
-    """Load a version and let it predict one row that it learned from, with the columns of today.
+    """Load a version and let it predict one row that it learned from, with today's columns.
 
     Returns:
         Whether such a row is still there; without one it was only loaded.
 
     Raises:
-        ChampionUnusable: It cannot be loaded, or not predict.
+        ChampionUnusable: It cannot be loaded, or cannot predict.
     """
     model = open_version(version, load_features().names)
     model.check(columns_of_today())

@@ -39,7 +39,7 @@ def start(
         DomainError: A file of domain/ lacks something that the pipeline needs.
         SettingsError: Distributed workers would write to one machine's disk.
         MissingPartitions: The source holds no partition at all.
-        BadInput: `partition` is none of the cadence.
+        BadInput: `partition` is not one of the cadence.
         NoAccess: MLflow's file or the disk cannot be written, or its server refuses the log-in.
     """
     if key is None:
@@ -66,7 +66,7 @@ def start(
         run = Run(
             pipeline=pipeline, partition=chosen, key=key, tracking_run_id="", settings=settings
         )
-        # Noted as it is opened: one that dies at once is closed by the next run, too.
+        # Noted as it is opened, so that the next run also closes one that dies at once.
         owner = {closing.OWNER_TAG: closing.owner}
         run_id = tracking.open_run(run, engine_url, owner)
         run = run.model_copy(update={"tracking_run_id": run_id})

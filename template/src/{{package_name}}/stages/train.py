@@ -27,15 +27,15 @@ from ..ml.requirements import carry, requirements_of
 
 log = get_logger(__name__)
 
-# How many predictions tell one model from another.
+# How many predictions identify a model.
 SAMPLED_ROWS = 500
-# What the rows are for that a split of those to learn from gives.
+# The purpose of the rows that a further split of the learned ones gives.
 TUNED = "to tune on"
 
 Builder: TypeAlias = Callable[[Any, int], Any]
 
-# Every trial is in MLflow; a log line each would drown the others. The error of one that fails is
-# the stage's, and may hold a secret until the stage has ended.
+# Every trial is in MLflow; a log line each would drown the others. A failed trial's error is the
+# stage's, and may hold a secret until the stage has ended.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -56,13 +56,13 @@ def train(run: Run, features: FeaturesRef, candidate: str) -> CandidateRef:
     parameters. Same features, seed and library versions give the same model.
 
     Raises:
-        BadInput: There is no candidate of that name, too little to learn from, or one class or
-            value only.
+        BadInput: No candidate has that name, there is too little to learn from, or only one
+            class or value.
     """
     build = _builder_of(candidate)
     settings = run.settings.training
     frame, early, late, files = _read_training_rows(run.settings, features)
-    # Candidates train side by side; threads of their own beyond this only wait for each other.
+    # Candidates train side by side; more threads per candidate only wait for each other.
     threadpool_limits(settings.threads)
     study = _tune(early, late, build, settings.trials, settings.seed)
     fitted = _fit_best(frame, build, study, settings.seed)
@@ -117,7 +117,7 @@ def _read_training_rows(
         newer = rows[rows.height - last :]
         older = splits.without_groups(rows[:first], newer.select(group))
         if older.is_empty():
-            raise BadInput("each group is in the newest partitions, too: widen [training] window")
+            raise BadInput("each group is also in the newest partitions: widen [training] window")
         for part, of in ((older, early), (newer, late)):
             splits.refuse_one_value(part["target"], TUNED, [file.partition for file in of])
         return rows.select(names), older.select(names), newer.select(names), files
@@ -155,7 +155,7 @@ def _fit_best(frame: pl.DataFrame, build: Builder, study: optuna.Study, seed: in
 def _behaviour(model: Pipeline, rows: pl.DataFrame) -> str:
     """Return what a model predicts for an even sample of rows, as CSV with nine digits.
 
-    It tells models apart whatever made them different: an argument, a hook, a transformer's code.
+    It distinguishes models whatever makes them differ: an argument, a hook, a transformer's code.
     """
     sample = rows.gather_every(rows.height // SAMPLED_ROWS + 1)
     return load_problem().metrics.predict(model, _inputs(sample)).write_csv(float_precision=9)

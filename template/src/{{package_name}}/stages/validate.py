@@ -1,4 +1,4 @@
-"""validate: hold every row against the data contract before anything is learned from it."""
+"""validate: check every row against the data contract before anything is learned from it."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Findings:
 
 @stage
 def validate(run: Run, raw: DatasetRef) -> DatasetRef:
-    """Check every partition against the contract and pass on the rows that keep it.
+    """Check every partition against the contract and pass on the rows that meet it.
 
     Rows that fail go to `quarantine/` with the names of the checks. The label may be missing for
-    inference, and where `[training] min_labelled_share` waits for it; where it comes in a table of
-    its own (`[data.labels]`), it is joined on KEY. An earlier bad partition is left out: only the
+    inference, and where `[training] min_labelled_share` waits for it; if it comes in a separate
+    table (`[data.labels]`), it is joined on KEY. An earlier bad partition is left out: only the
     run's own must be good, and enough of the window.
 
     Raises:
@@ -117,7 +117,7 @@ def _check_file(
 ) -> tuple[pl.DataFrame, CheckedPartition]:
     """Return the valid rows of a partition and what was seen; invalid rows go to quarantine.
 
-    `same_as` is a good partition whose file is the same: the same rows can't be of two partitions.
+    `same_as` is a good partition whose file is the same: the same rows cannot be of two partitions.
     """
     settings = run.settings
     try:
@@ -180,14 +180,14 @@ def _short(text: str) -> str:
 def _compare_newest(
     limits: Validation, checked: list[CheckedPartition], files: list[PartitionFile]
 ) -> CheckedPartition:
-    """Return the newest partition with what sets it apart from the good ones before it."""
+    """Return the newest partition with how it differs from the good ones before it."""
     moved, few = check_shift(files, limits.max_shift_psi), _far_fewer_rows(limits, checked)
     if limits.few_rows == "reject":
         moved, few = [*few, *moved], []
     odd = [*few, *_columns_without_values(files)]
     for warning in odd:
         log.warning("%s: %s", checked[-1].partition, warning)
-    # Of rows in quarantine the log knows already.
+    # Rows in quarantine are in the log already.
     warnings = (*odd, *_quarantined(checked[-1]))
     return checked[-1].model_copy(update={"violations": tuple(moved), "warnings": warnings})
 
@@ -358,7 +358,7 @@ def read_rows(uri: str) -> pl.DataFrame:
 def _quarantine(
     frame: pl.DataFrame, typed: pl.DataFrame, failures: list[pl.DataFrame]
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
-    """Split rows by whether a check failed for them: valid rows, invalid rows, counts a check.
+    """Split rows by whether a check failed for them: valid rows, invalid rows, counts per check.
 
     Valid rows have the contract's types, invalid ones are as they came.
     """
@@ -417,7 +417,7 @@ def _broken_limits(
 
 def foreign_partitions(times: pl.Series, cadence: Cadence, partition: Partition) -> pl.Series:
     """Return the partitions of the rows that are not of this one."""
-    # An hour without zone that comes twice may be either.
+    # An hour without zone that occurs twice may be either.
     first, second = (
         cadence.clock(pl.col(times.name), times.dtype, ambiguous)
         for ambiguous in ("earliest", "latest")
@@ -447,7 +447,7 @@ def _wrong_type(failure: dict[str, Any], rows: pl.DataFrame) -> Violation:
     column, actual = failure["column"], failure["failure_case"]
     detail = f"{column} is {actual}, not {wanted}"
     if rows.schema[column] == pl.String:
-        # One word among numbers makes text of them all where a writer has no types.
+        # If a writer has no types, one word among numbers makes the whole column text.
         words = rows[column].drop_nulls().unique(maintain_order=True)
         words = words.filter(words.str.strip_chars().cast(pl.Float64, strict=False).is_null())
         detail += f"; such text is {', '.join(map(repr, words[:3]))}" if len(words) else ""

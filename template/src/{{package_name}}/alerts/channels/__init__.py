@@ -17,7 +17,7 @@ class NotDelivered(Exception):
     """A server did not take a message; the text says why, and holds no secret.
 
     Attributes:
-        refused: Whether trying again cannot help; any other exception of a channel may pass.
+        refused: Whether a retry cannot help; any other exception of a channel may be temporary.
         after: Seconds that the server asked to wait.
         left: Who did not get it, where others did.
     """

@@ -60,7 +60,7 @@ def send(event: Event) -> None:
     email = message(event, env["SMTP_FROM"], env["SMTP_TO"])
     (sender,) = _addresses("SMTP_FROM", env["SMTP_FROM"])
     everybody = _addresses("SMTP_TO", env["SMTP_TO"])
-    # Where the setting was corrected since, nobody of those who are left may be in it.
+    # If the setting was corrected since, it may name none of the recipients that are left.
     recipients = [one for one in everybody if one in event.only_to] or everybody
     try:
         with _connect(env) as smtp:

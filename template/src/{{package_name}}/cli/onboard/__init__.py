@@ -1,5 +1,5 @@
-"""From a table that nobody here has seen to a first draft of all that is the team's, and a model.
+"""From an unknown table to a first draft of all the team's files, and a model.
 
 `look` measures the table, `infer` proposes what its columns are for, `profile_page` shows both,
-`write` puts it into files, and `command` does these in turn.
+`write` puts it into files, and `command` runs these in turn.
 """

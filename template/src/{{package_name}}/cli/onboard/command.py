@@ -1,4 +1,4 @@
-"""The command `onboard`: from any table to a first draft of all that is the team's, and a model."""
+"""The command `onboard`: from any table to a first draft of all the team's files, and a model."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def onboard(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the files, and write nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace edited files, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also replace edited files.")] = False,
     train: Annotated[bool, typer.Option(help="Train and evaluate a first model.")] = True,
 ) -> None:
     """Look at a table, write domain/, config/, tests/domain/ and the sample for it, and train.
 
-    What is not said is proposed, with the reason. --key, --group, --ignore, --lag and --mask may
-    be given several times.
+    Roles that are not given are proposed, with the reason. --key, --group, --ignore, --lag and
+    --mask may be given several times.
 
     Examples:
         onboard customers.csv --target churned

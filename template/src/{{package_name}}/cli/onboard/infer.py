@@ -1,4 +1,4 @@
-"""What a table's columns are for: proposed with a reason each, where nobody said it."""
+"""What a table's columns are for: roles that are not given are proposed, with a reason each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .texts import form_of_times, is_ambiguous, shown
 # A number with more different values is measured, not a class.
 MAX_NUMBER_CLASSES = 10
 MAX_CLASSES = 100
-# Text with more different values is no category.
+# Text with more different values is not a category.
 MAX_CATEGORIES = 200
-# A single column that tells the target this well knows it already.
+# A single column that predicts the target this well already knows it.
 LEAK = 0.98
 # A time to split by needs three partitions, and six are better; so are thirty rows in each.
 FEW_PARTITIONS, ENOUGH_PARTITIONS, ENOUGH_ROWS = 3, 6, 30
@@ -37,7 +37,7 @@ WATCHED = {"hour": 24, "day": 7, "week": 4, "month": 3}
 
 ID_NAME = re.compile(r"(^|[_\W])(id|key|uuid|guid)([_\W]|$)|[a-z]I[dD]$", re.IGNORECASE)
 ID_NAME_CAMEL = re.compile(r"[a-z](Id|ID)$")
-# A time that says something of the row, not when it happened.
+# A time that says something about the row, not when it happened.
 OTHER_TIME = re.compile(
     r"birth|born|expir|valid|updated|(?:^|[_\W])(?:dob|until|end|due)(?:[_\W]|$)", re.IGNORECASE
 )
@@ -151,7 +151,7 @@ def _no_time(values: pl.Series) -> str:
 
 
 def _is_mostly_there(table: Table, name: str) -> bool:
-    """Tell whether validation will put up with the rows that have no time."""
+    """Return whether validation will tolerate the rows that have no time."""
     least = load_settings().validation.max_invalid_share
     return table.columns[name].nulls <= least * table.rows
 
@@ -208,7 +208,7 @@ def _cadence(table: Table, asked: Asked, plan: Plan) -> Plan:
     reason += f", of {statistics.median(there):g} rows{partial}"
     reasons = plan.reasons | {"cadence": reason}
     windows = _windows(unit, _after_lags(asked, rows))
-    # What has only begun is scored all the same.
+    # A partition that has only begun is still scored.
     least = min(windows.least_rows, *_there(found[unit])[-1:])
     windows = replace(windows, least_rows=least)
     return replace(plan, cadence=_cut_by(unit), windows=windows, reasons=reasons)
@@ -230,7 +230,7 @@ def _files(table: Table, asked: Asked, plan: Plan) -> Plan:
             break
     else:
         raise BadInput(
-            f"'{names[0]}' in '{table.source.paths[0]}' is no hour, day, week or month like "
+            f"'{names[0]}' in '{table.source.paths[0]}' is not an hour, day, week or month like "
             "2026-11-27T14, 2026-11-27, 2026-W48 or 2026-11: rename the files, or name their folder"
         )
     rows = _recent(cadence, dict.fromkeys(sorted(names), table.rows // len(names)))
@@ -464,11 +464,11 @@ def _has_units(values: pl.Series) -> bool:
 
 
 def _knows(sample: pl.DataFrame, column: Column, plan: Plan) -> float:
-    """Return how well a column alone tells the target: 0 not at all, 1 fully.
+    """Return how well a column alone predicts the target: 0 not at all, 1 fully.
 
     Classes: with few values by the most frequent class of each, otherwise by how rarely the class
     changes along the sorted column. Numbers: by rank correlation, or the share of the variance
-    that lies between values.
+    between values.
     """
     rows = sample.select(x=column.name, y=plan.target).drop_nulls()
     distinct = rows["x"].n_unique()

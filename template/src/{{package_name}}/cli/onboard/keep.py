@@ -1,4 +1,4 @@
-"""What a team has written is not replaced unasked, and what is replaced is kept."""
+"""A team's own work is not replaced unasked, and files that are replaced are kept."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CONFIG = "config/pipeline.toml"
 def edited(root: Path, files: Mapping[str, str], folders: Iterable[str]) -> list[str]:
     """Return the files, and folders of data, that may hold a team's own work.
 
-    Unedited is what this command wrote, and all of a project that still has the template's sample,
-    as far as git knows of no change. Of the settings, only single values are set.
+    Files that this command wrote are unedited, and so are all files of a project that still has the
+    template's sample, unless git knows of a change. Of the settings, only single values are set.
     """
     record = root / RECORD
     written: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}

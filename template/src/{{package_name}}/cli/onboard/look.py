@@ -26,7 +26,7 @@ from .texts import (
     shown,
 )
 
-# As many rows are looked at closely; a table that is not larger is taken whole.
+# At most this many rows are looked at closely; a table that is not larger is taken whole.
 SAMPLE_ROWS = 50_000
 # Larger text files are read again for each question.
 IN_MEMORY_BYTES = 500_000_000
@@ -128,7 +128,7 @@ def look(address: str, table: str = "", query: str = "", ignore: Sequence[str] =
         try:
             return _measure(source, ignore, rows_for_types=10_000)
         except pl.exceptions.ComputeError:
-            # What stands further down is of another type than the first rows.
+            # Values further down have another type than the first rows.
             return _measure(source, ignore, rows_for_types=None)
     except BadInput:
         raise
@@ -160,7 +160,7 @@ def find(address: str, table: str = "", query: str = "") -> Source:
             raise BadInput(f"folder '{address}' holds {what}: name one file, or a pattern")
         return Source("table", address, tuple(found))
     if "://" not in address and not path.is_file():
-        raise BadInput(f"'{address}' is no file, folder, pattern with {{partition}}, or address")
+        raise BadInput(f"'{address}' is not a file, folder, pattern with {{partition}}, or address")
     if address.lower().endswith((".db", ".sqlite", ".sqlite3", ".duckdb")):
         kind = "duckdb" if address.lower().endswith(".duckdb") else "sqlite"
         raise BadInput(f"'{address}' is a database: name it as {kind}:///{address} --table NAME")
@@ -236,7 +236,7 @@ def _slashed(path: str, options: Mapping[str, Any]) -> list[str]:
     plain = {**options, "infer_schema": False, "encoding": "utf8-lossy", "decimal_comma": False}
     first = pl.scan_csv(path, **plain).head(100).collect()
     form = r"^\d{1,2}/\d{1,2}/\d{4}"
-    # Some names are patterns of polars': the values alone are asked.
+    # Polars takes some names for patterns: only the values are used.
     texts = [(one.name, one.alias("text")) for one in first if one.dtype == pl.String]
     return [name for name, text in texts if text.str.contains(form).any()]
 

@@ -12,7 +12,7 @@ Problem = Literal["classification", "regression"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What was said on the command line; empty is for us to propose."""
+    """What was given on the command line; empty fields are proposed."""
 
     target: str
     time: str = ""
@@ -60,7 +60,7 @@ class Plan:
         steady: Of these two, those whose drift asks for a new model.
         parts: Features of times.
         lags: Features made of the target: how many partitions before, by name.
-        left_out: Why a column is no feature, by column.
+        left_out: Why a column is not a feature, by column.
         suspicious: What to look at, by column.
         reasons: Why a role was proposed, by role.
     """
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The columns that name what has a history of its own: the key without the time.
+        """The columns that name what has its own history: the key without the time.
 
         None where the key names rows without it: such a row never comes again.
         """

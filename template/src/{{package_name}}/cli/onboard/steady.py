@@ -13,11 +13,11 @@ from .look import Table, read_file
 from .plan import Plan
 from .texts import shown
 
-# As many windows of the past are looked at; of fewer than three nothing can be said.
+# At most this many past windows are looked at; fewer than three say nothing.
 MOST_WINDOWS, FEWEST_WINDOWS = 12, 3
 # A feature that moved in a larger share of them would raise the alarm for nothing.
 MAX_MOVED = 0.1
-# What is called like this moves with the time.
+# Features with such names move with time.
 PARTS_OF_TIME = {"year", "quarter", "month", "week", "weekday", "day", "hour", "minute"}
 MOST_FILES, ROWS_OF_FILE = 1_000, 5_000
 
@@ -33,9 +33,9 @@ def max_psi(rows: int) -> float:
 def find_steady(table: Table, plan: Plan) -> Plan:
     """Name the features whose drift means something.
 
-    At moments spread over the past, the window that would be watched is held against those that a
+    At moments spread over the past, the window that would be watched is compared with those that a
     model would have learned from by then. A feature that drifts in more than a tenth of these looks
-    moves by itself, with the season, say.
+    moves by itself, for example with the season.
     """
     features = (*plan.numeric, *plan.categorical)
     steady = tuple(name for name in features if not (plan.time and name.lower() in PARTS_OF_TIME))

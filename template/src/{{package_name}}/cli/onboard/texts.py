@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-# A few texts of a column may be no time.
+# A few texts of a column may not be times.
 MOSTLY = 0.95
 # 03/04/2026 is in March or in April: each form with its twin.
 SLASHED = {"%m/%d/%Y": "%d/%m/%Y", "%d/%m/%Y": "%m/%d/%Y"}
@@ -36,7 +36,7 @@ def is_ambiguous(texts: pl.Series, form: str) -> bool:
 
 
 def is_slashed(form: str) -> bool:
-    """Tell whether the pipeline must be told that form, as it could be another one."""
+    """Return whether the pipeline needs that form in its settings, as it could be another one."""
     return form.startswith(tuple(SLASHED))
 
 
@@ -63,7 +63,7 @@ def shown(values: Sequence[object] | pl.Series) -> str:
 
 
 def _not_written(texts: pl.Series, form: str) -> pl.Series:
-    """Return the texts that are no time in that form."""
+    """Return the texts that are not times in that form."""
     try:
         return texts.filter(texts.str.to_datetime(form, strict=False).is_null())
     except pl.exceptions.PolarsError:

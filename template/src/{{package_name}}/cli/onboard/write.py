@@ -1,4 +1,4 @@
-"""What is known of a table, put into the files that are the team's own."""
+"""What is known about a table, put into the team's own files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .plan import Plan
 from .steady import max_psi
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Text with no more different values is held to those that were seen.
+# Text with at most this many different values may only have those that were seen.
 MAX_LISTED = 20
 LINE = 100
-# A sample of a table that is not small has as many rows.
+# A sample of a table that is not small has this many rows.
 SAMPLE_ROWS = 2000
 
 
@@ -87,7 +87,7 @@ def _render(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def _literal(value: Any) -> str:
-    """Return a value as Python has it, text in double quotes."""
+    """Return a value as Python writes it, text in double quotes."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple | list):
@@ -135,7 +135,7 @@ def _contract(
         check = "" if column.dtype == pl.Boolean else f"isin({_literal(list(values))})"
         bad = "" if column.dtype == pl.Boolean else _other(values)
     elif column.name in (*masked, *plan.key):
-        # What names rows goes on and on.
+        # Values that name rows have no bounds: new ones keep coming.
         pass
     elif bounded and math.isfinite(column.low) and math.isfinite(column.high):
         low, high = _bounds(column)
@@ -148,7 +148,7 @@ def _contract(
         ):
             note = "add what else may come"
             check, bad = f"isin({_literal(list(values))})", _other(values)
-    # Rows without a time are no part of the sample.
+    # Rows without a time are not part of the sample.
     nulls = 0 if column.name == plan.time else column.nulls
     nullable = bool(nulls) or is_label
     return {
@@ -304,7 +304,7 @@ def set_values(text: str, values: Mapping[str, Mapping[str, Any]]) -> str:
             section = section[part]
         if any(section.get(key) != value for key, value in wanted.items()):
             raise BadInput(
-                f"[{name}] of config/pipeline.toml could not be set: write one line a key"
+                f"[{name}] of config/pipeline.toml could not be set: write one line per key"
             )
     return result
 

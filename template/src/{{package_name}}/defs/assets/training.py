@@ -66,7 +66,7 @@ def challenger_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
 
 
 def evaluation_asset(prefix: Sequence[str]) -> dg.AssetsDefinition:
-    """Return the asset that holds the challenger of a window against the gates."""
+    """Return the asset that checks the challenger of a window against the gates."""
     key = dg.AssetKey([*prefix, "evaluation"])
     gates = dg.AssetCheckSpec(
         "gates", asset=key, description="The challenger holds all of [gates]."

@@ -1,7 +1,7 @@
-"""Metrics and plots of classification: two or more classes, which are of any type.
+"""Metrics and plots of classification: two or more classes of any type.
 
 A prediction is a frame: `prediction`, the class, and `probability_<class>` for each class. Of two
-classes, the last in their order (1, true, "yes") is the one that is looked for.
+classes, the last in their order (1, true, "yes") is the positive one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIMARY = "roc_auc"
 GREATER_IS_BETTER = True
 
 PROBABILITY = "probability_"
-# The most frequent classes that curves, and that tables, are shown of.
+# How many classes curves, and tables, show: the most frequent ones.
 MOST_CURVES = 6
 MOST_CLASSES = 20
 
@@ -139,7 +139,7 @@ def _measured(target: pl.Series, prediction: pl.DataFrame) -> _Measured:
             "the target must hold two classes or more to be measured; found: "
             + (", ".join(found) or "none")
         )
-    # A class that the model has never seen had no chance.
+    # A class that the model has never seen has probability 0.
     names += sorted({*truth, *chosen} - {*names})
     probability = prediction.select(known).fill_null(0).to_numpy()
     new = len(names) - len(known)
@@ -202,7 +202,7 @@ def _line(names: list[str], number: int) -> dict[str, Any]:
 
 
 def _short(name: str) -> str:
-    # Else matplotlib reads dollars as formulas, and leaves out what begins with a line.
+    # Else matplotlib reads dollars as formulas, and leaves out labels that begin with `_`.
     text = name.replace("$", r"\$").removeprefix("_")
     return text if len(text) <= 16 else text[:15] + "…"
 

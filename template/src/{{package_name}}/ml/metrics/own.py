@@ -1,4 +1,4 @@
-"""A metric of the team's own, beside those of its kind of problem."""
+"""A custom metric, beside those of its kind of problem."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class OwnMetric:
     """The metrics of `base`, and one more that compares models.
 
-    It is what tuning aims at, what a challenger must improve, and a metric like the others for
-    gates and live performance. Its name is the function's.
+    Tuning optimizes it, a challenger must improve it, and gates and live performance use it like
+    the other metrics. Its name is the function's.
 
     Args:
         base: `classification`, `regression`, or another one of these.

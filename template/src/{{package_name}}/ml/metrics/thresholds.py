@@ -1,7 +1,7 @@
-"""Rules for two classes: from which probability on the second one is predicted.
+"""Rules for two classes: the probability from which the second one is predicted.
 
-`THRESHOLD` in domain/problem.py is one of these, or a function like those that they return: it is
-given which validation rows are of the second class, and their probabilities of it.
+`THRESHOLD` in domain/problem.py is one of these, or a function like those that they return: it
+gets which validation rows are of the second class, and all rows' probabilities of it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Rule: TypeAlias = Callable[[NDArray[np.bool_], NDArray[np.float64]], float]
 
 
 def fixed(threshold: float) -> Rule:
-    """Take this one, whatever the rows."""
+    """Take this threshold, whatever the rows."""
     return lambda truth, probability: threshold
 
 
 def best_f_beta(beta: float = 1.0) -> Rule:
-    """Take the one with the largest F-beta: recall counts `beta` times as much as precision.
+    """Take the threshold with the largest F-beta: recall counts `beta` times as much as precision.
 
     Source: van Rijsbergen, Information Retrieval (1979).
     """
@@ -38,7 +38,7 @@ def best_f_beta(beta: float = 1.0) -> Rule:
 
 
 def least_cost(*, false_alarm: float, miss: float) -> Rule:
-    """Take the one with the least cost in all, given that of each kind of error.
+    """Take the threshold with the least total cost, given the cost of each kind of error.
 
     Source: Elkan, The Foundations of Cost-Sensitive Learning (2001), on observed errors.
     """
@@ -48,7 +48,7 @@ def least_cost(*, false_alarm: float, miss: float) -> Rule:
 
         false_rate, true_rate, thresholds = roc_curve(truth, probability, drop_intermediate=False)
         alarms, misses = false_rate * (~truth).sum(), (1 - true_rate) * truth.sum()
-        # The first one, infinite, stands for no alarm at all.
+        # The first threshold, infinite, predicts no row as positive.
         thresholds[0] = 2.0
         return float(thresholds[(false_alarm * alarms + miss * misses).argmin()])
 

@@ -1,7 +1,7 @@
 """What doctor asks of Airflow: its database, the DAG files, its port.
 
 Airflow reads its environment and takes over logging when it is imported, so all this happens in a
-process of its own: `python -m` this module prints the checks as JSON.
+separate process: `python -m` this module prints the checks as JSON.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ SLUG = SETTINGS.project.slug
 logging.getLogger(__name__.partition(".")[0]).setLevel(SETTINGS.logging.level)
 # Emitted when a new champion is promoted; other teams' DAGs may be scheduled on it.
 CHAMPION = Asset(f"{SLUG}-champion")
-# What a task has an alias for it emits only when it says so, not whenever it succeeds.
+# A task emits what it has an alias for only when it says so, not whenever it succeeds.
 NEW_CHAMPION = AssetAlias(f"{SLUG}-new-champion")
 # Emitted by monitoring when drift or live performance asks for a new model.
 RETRAINING = Asset(f"{SLUG}-retraining")
@@ -53,13 +53,13 @@ def schedule(pipeline: str, *assets: Asset) -> Any:
     cron = getattr(SCHEDULE, pipeline)
     if not cron:
         return list(assets) or None
-    # With data intervals each run has partitions of its own, so catch-up and backfill work.
+    # With data intervals each run has its own partitions, so catch-up and backfill work.
     timetable = CronDataIntervalTimetable(cron, timezone=SCHEDULE.time_zone)
     return AssetOrTimeSchedule(timetable=timetable, assets=list(assets)) if assets else timetable
 
 
 def alert_failure(context: Any) -> None:
-    """Tell the team of a failed task, after its last try."""
+    """Alert the team to a failed task, after its last try."""
     from ... import alerts
 
     instance = context["ti"]
@@ -163,7 +163,7 @@ def ingest(run: Reference, window: str = "normal") -> Reference:
 
 @task
 def validate(run: Reference, raw: Reference) -> Reference:
-    """Hold every row against the data contract; rejected data ends the run."""
+    """Check every row against the data contract; rejected data ends the run."""
     return run_stage("validate", run, raw)
 
 

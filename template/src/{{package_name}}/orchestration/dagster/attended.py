@@ -18,14 +18,14 @@ def existing_partition(partition: str | None) -> str:
     """Return what Dagster calls a partition, the newest one where none is named.
 
     Raises:
-        BadInput: It is none of the cadence.
+        BadInput: It is not a partition of the cadence.
         SystemExit: Dagster knows no such partition.
     """
     wanted = CADENCE.parse(partition) if partition else newest_partition(load_settings())
     if not PARTITIONS.has_partition_key(key_of(wanted)):
         start = load_settings().schedule.start_date
         raise SystemExit(
-            f"partition '{wanted}' lies before {start}, [schedule] start_date, or in the future"
+            f"partition '{wanted}' is before {start}, [schedule] start_date, or in the future"
         )
     return key_of(wanted)
 
@@ -41,7 +41,7 @@ def execute(pipeline: str, partition: str) -> dg.DagsterRun:
 
 
 def job(name: str) -> dg.JobDefinition:
-    """Return a job; each step's process calls this, too."""
+    """Return a job; each step's process also calls this."""
     return definitions.defs.resolve_job_def(name).with_executor_def(executor())
 
 

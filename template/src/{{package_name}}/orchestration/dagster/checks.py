@@ -22,7 +22,7 @@ def checks() -> list[Check]:
         *Probe("Dagster definitions", load, _definitions).checks(),
         *Probe("Dagster storage", storage, _storage).checks(),
     ]
-    # Without a daemon nothing starts by itself and no failure is alerted.
+    # Without a daemon no schedule or sensor starts a run, and no failure is alerted.
     if ui.detail.startswith("already") and lines[-1].ok:
         restart = "stop `uv run poe up` and start it again; its log is var/log/dagster.log"
         lines += Probe("Dagster daemon", restart, _daemon).checks()

@@ -1,7 +1,7 @@
 """What doctor asks of Kubeflow: the pipelines compile, the project's path, a cluster answers.
 
-The SDK takes over logging and reads the definitions once a process, so they are loaded in a process
-of their own: `python -m` this module prints the checks as JSON.
+The SDK takes over logging and reads the definitions once per process, so they are loaded in a
+separate process: `python -m` this module prints the checks as JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _path() -> str:
     root = project_root()
     if "python3" in str(root):
         raise RuntimeError(f"'python3' is part of {root}")
-    return "a process a step"
+    return "one process per step"
 
 
 def _cluster() -> str | list[Check]:

@@ -39,7 +39,7 @@ def publish(files: dict[str, Path]) -> list[tuple[str, str]]:
     """Upload compiled pipelines and set their schedules; doing it again changes nothing.
 
     Returns:
-        Where to look: a label and an address a row.
+        Where to look: one label and address per row.
     """
     refuse_catchup("Kubeflow")
     refuse_other_zones()

@@ -37,7 +37,7 @@ class Step:
 
 
 def component(step: Step, image: str, *, local: bool) -> Any:
-    """Return a step as a component: inputs on its command line, outputs in files it is told.
+    """Return a step as a component: inputs on its command line, outputs in files named there.
 
     Args:
         step: The step.

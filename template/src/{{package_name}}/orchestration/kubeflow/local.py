@@ -39,7 +39,7 @@ def definition(pipeline: str) -> ModuleType:
 
 
 def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
-    """Run a whole pipeline on this machine with the SDK's local runner, a process a step.
+    """Run a whole pipeline on this machine with the SDK's local runner, one process per step.
 
     Raises:
         SystemExit: The run failed.

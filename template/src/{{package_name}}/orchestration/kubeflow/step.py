@@ -1,8 +1,8 @@
 """The command of every step: `python3 -m PACKAGE.orchestration.kubeflow.step ingest --run {…} …`.
 
 Kubeflow hands values over as text on the command line and takes results from the files that
-`--to-NAME` names. A step that fails is tried again here, except where that cannot help; what it
-failed of is kept beside the run's records, and the last step tells the team once.
+`--to-NAME` names. A step that fails is tried again here, except where that cannot help. Its failure
+is kept beside the run's records, and the last step alerts the team once.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ log = get_logger(__name__)
 MAX_RETRY_DELAY_SECONDS = 600
 # A schedule can't know which partition a run will be about: the one that ended last.
 PREVIOUS = "previous"
-# State of a run on this machine that somebody has ended by Ctrl-C, who need not be told.
+# State of a run on this machine that somebody has ended by Ctrl-C, which needs no alert.
 INTERRUPTED = "INTERRUPTED"
-# Names a run on this machine, so that whoever started it knows it again.
+# Names a run on this machine, so that the process that started it recognizes it.
 LOCAL_RUN_ID = "KFP_LOCAL_RUN_ID"
 
 Values = dict[str, Any]
@@ -141,7 +141,7 @@ def wait_for_partition(name: str, given: dict[str, str]) -> Values:
 
 
 def _resolved(partition: str) -> str:
-    # Settings that cannot be read are told by the step itself.
+    # The step itself reports settings that cannot be read.
     with contextlib.suppress(PipelineError):
         if partition == PREVIOUS:
             return load_settings().data.cadence.last_ended(datetime.now(UTC))
@@ -165,7 +165,7 @@ def start(name: str, given: dict[str, str]) -> Values:
 
 
 def finish(name: str, given: dict[str, str]) -> Values:
-    """Write the report, close the MLflow run, and alert once if anything failed by itself.
+    """Write the report, close the MLflow run, and alert once if anything failed, except by Ctrl-C.
 
     Raises:
         SystemExit: The report could not be written.
@@ -193,7 +193,7 @@ def finish(name: str, given: dict[str, str]) -> Values:
         url = alerts.run_url(run["tracking_run_id"] if run else None)
         alerts.send(failures[0].event.model_copy(update={"tracking_url": url}))
     with contextlib.suppress(Exception):
-        # Whoever repairs a failed run by hand may run its steps again.
+        # Somebody may repair a failed run by hand and run its steps again.
         for file in _failure_files(key):
             file.unlink()
     if report is None:
@@ -259,7 +259,7 @@ class Try:
     def failure(
         self, error: BaseException | str, number: int | None = None, stage: str | None = None
     ) -> Failure:
-        """Return what the team will be told."""
+        """Return what the alert will say."""
         event = alerts.Event.of_failure(
             error,
             pipeline=self.pipeline,
@@ -285,7 +285,7 @@ class Try:
         try:
             path = _folder(self.key) / f"failed-{self.label}.json"
             storage.write_text(path, failure.model_dump_json())
-        except Exception:  # the last step finds no word, and says so
+        except Exception:  # the last step finds no file, and says so
             log.exception("the failure could not be kept")
 
 
@@ -329,12 +329,12 @@ def _already_alerted(key: str) -> bool:
 
 
 def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values | None) -> bool:
-    """Return whether a run failed although no step of it left word, as when a pod was evicted."""
+    """Return whether a run failed although no step kept a failure, as when a pod was evicted."""
     if report is None or not report["succeeded"]:
         return True
     if status.get("state") in (None, "SUCCEEDED"):
         return False
-    # A training that monitoring asked for has a report of its own.
+    # A training that monitoring asked for has its own report.
     training = key_of_run("training", run_id)
     recorded = (
         {record.stage for record in read_records(training)} if pipeline == "inference" else set()
@@ -343,7 +343,7 @@ def _failed_silently(pipeline: str, run_id: str, status: Values, report: Values 
 
 
 def _recorded(step: Try) -> list[Failure]:
-    """Return what the stages' records say of a run that no step left word of, like a signal."""
+    """Return what the stages' records say about a run without kept failures, like a signal."""
     with contextlib.suppress(Exception):
         ended = [one for one in read_records(step.key) if one.error]
         return [step.failure(f"{one.error}", stage=one.label) for one in ended]
@@ -351,9 +351,9 @@ def _recorded(step: Try) -> list[Failure]:
 
 
 def _reason(status: Values) -> PipelineError | str:
-    """Return why a run failed of which no step left word."""
+    """Return why a run without kept failures failed."""
     try:
-        # Without settings no step knows where to leave one.
+        # Without settings no step knows where to keep one.
         load_settings()
     except PipelineError as error:
         return error

@@ -1,7 +1,7 @@
 """What doctor asks of Prefect: the flow files, prefect.yaml, its server, its ports.
 
 Prefect reads its environment and takes over logging when it is imported, so the flows are loaded in
-a process of its own: `python -m` this module prints the checks as JSON.
+a separate process: `python -m` this module prints the checks as JSON.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def _configured_server() -> str:
 def _inspect() -> Iterator[Check]:
     from prefect.settings import Settings
 
-    Settings()  # a bad variable is no fault of the flows
+    Settings()  # a bad variable is not the flows' fault
     root = project_root()
     for file in sorted((root / "flows").glob("*.py")):
         fix = f"correct flows/{file.name}: it is to define {file.stem}"
         yield from Probe(f"flow file {file.name}", fix, partial(_flow, file)).checks()
-    # Who deploys by other means may have removed it.
+    # A team that deploys by other means may have removed it.
     if (root / "prefect.yaml").exists():
         yield from Probe("prefect.yaml", "correct the file", _deployments).checks()
 

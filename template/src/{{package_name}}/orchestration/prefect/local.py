@@ -69,7 +69,7 @@ def configure_environment() -> Path:
     port = os.environ.setdefault("PREFECT_SERVER_API_PORT", "4200")
     defaults = {
         "PREFECT_HOME": str(root / "var" / "prefect"),
-        # A profile of the user's own would bring another server.
+        # The user's own profile would bring another server.
         "PREFECT_PROFILES_PATH": str(root / "var" / "prefect" / "profiles.toml"),
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
@@ -88,7 +88,7 @@ def configure_environment() -> Path:
 
 
 def run(pipeline: str = "training", partition: str | None = None, *, verbose: bool = False) -> None:
-    """Run a whole flow in this process; Prefect's API is served for as long as it lives."""
+    """Run a whole flow in this process; Prefect's API is served until it ends."""
     root = configure_environment()
     servers.refuse_unshared_state()
     try:
@@ -112,7 +112,7 @@ def _run(root: Path, pipeline: str, partition: str | None) -> Any:
     entrypoint = f"{root}/flows/{pipeline}.py:{pipeline}"
     flow: Any = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     wait_for_api()
-    # Prefect passes a signal on to whoever had a handler before.
+    # Prefect passes a signal on to the handler that was there before.
     with raise_signals():
         return flow(partition=partition, return_state=True)
 
@@ -120,7 +120,7 @@ def _run(root: Path, pipeline: str, partition: str | None) -> Any:
 def _serve_api() -> Callable[[], None]:
     """Serve the API until this process ends, unless there is a server; returns how to wait for it.
 
-    Prefect's own temporary server would load all of the server into this process, too. A server
+    Prefect's own temporary server would load all of the server into this process. A server
     makes its tables as it starts: others wait until it is ready.
     """
     if "PREFECT_API_URL" in os.environ:
@@ -145,7 +145,7 @@ def _serve_api() -> Callable[[], None]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # Ctrl-C reaches the whole session, and the flow's last words need it.
+            # Ctrl-C reaches the whole session, and the flow needs the API to report its end.
             start_new_session=True,
         )
     # At exit, and registered before Prefect's: its last events are to arrive.
@@ -208,7 +208,7 @@ def worker(*options: str) -> None:
     configure_environment()
     servers.wait_until_ready(f"{os.environ['PREFECT_API_URL']}/health")
     deploy()
-    # A process number says nothing where other machines run flows, too.
+    # A process number says nothing where other machines also run flows.
     if not load_settings().workers.distributed:
         recover()
     become_worker(*options)

@@ -96,7 +96,7 @@ def _partition_of_this_run() -> str | None:
 
 
 def alert_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Tell the team of a failed run: once, and of the task that ended it."""
+    """Alert the team once to a failed run, with the task that ended it."""
     from ... import alerts
 
     pipeline = flow.name
@@ -115,10 +115,10 @@ def alert_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
 
 
 def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Schedule a run again whose process died; after the last try, tell the team and close it.
+    """Schedule a run again whose process died; after the last try, alert the team and close it.
 
     Called by the worker, since the run's own process is gone. The run keeps its id, so its stages
-    continue the same MLflow run. Who pressed Ctrl-C on a run of their own need not be told.
+    continue the same MLflow run. Ctrl-C on a run at the keyboard needs no alert.
     """
     key = key_of_run(flow.name, str(flow_run.id))
     if timed_out(key):
@@ -137,7 +137,7 @@ def recover_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
 
 
 def _run_again(flow_run: FlowRun, delay: float) -> None:
-    # In a process of its own: once the process of this hook is gone, the worker reports the crash
+    # In a separate process: once the process of this hook is gone, the worker reports the crash
     # a second time, which would undo it.
     module = f"{__package__}.local"
     subprocess.Popen(
@@ -250,7 +250,7 @@ def ingest(run: Reference, window: str = "normal") -> Reference:
 
 @task(**STAGE, task_run_name="validate")
 def validate(run: Reference, raw: Reference) -> Reference:
-    """Hold every row against the data contract; rejected data ends the run."""
+    """Check every row against the data contract; rejected data ends the run."""
     return run_stage("validate", run, raw)
 
 
