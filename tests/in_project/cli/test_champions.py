@@ -44,12 +44,6 @@ def registered(tracked: Path) -> Path:
     return tracked
 
 
-@pytest.mark.parametrize("command", ["show", "history", "retire", "promote"])
-def test_help_shows_examples(project: Path, command: str) -> None:
-    said = champion(command, "--help").stdout
-    assert f"champion {command}" in said.split("Example")[1]
-
-
 def test_without_a_model_each_command_says_how_to_get_one(tracked: Path) -> None:
     for command in ("show", "history", "retire"):
         done = champion(command)

@@ -63,12 +63,21 @@ def test_help_names_every_command(project: Path) -> None:
         assert f" {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "stage", "score", "update"])
-def test_help_shows_examples(project: Path, command: str) -> None:
-    result = invoke(command, "--help")
+def commands() -> Iterator[tuple[str, ...]]:
+    """Yield what each command is called with."""
+    groups = [(group.name, group.typer_instance) for group in cli.app.registered_groups]
+    for name, app in [("", cli.app), *groups]:
+        for command in app.registered_commands if app else ():
+            assert command.callback
+            yield *filter(None, [f"{name}"]), command.name or command.callback.__name__
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_help_shows_examples(project: Path, command: tuple[str, ...]) -> None:
+    result = invoke(*command, "--help")
     assert result.exit_code == 0
     assert "Example" in result.stdout
-    assert f"{command} " in result.stdout.split("Example")[1]
+    assert " ".join(command) in result.stdout.split("Example")[1]
 
 
 @pytest.mark.parametrize(

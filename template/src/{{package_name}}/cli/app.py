@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +27,7 @@ from ..core.redact import presentable
 from ..core.refs import Pipeline
 from ..core.settings import Logging, load_settings
 from . import champions, stack
+from .options import AsJson
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -171,14 +173,23 @@ def score(
 
 
 @app.command()
-def data() -> None:
-    """List the partitions at the source."""
+def data(as_json: AsJson = False) -> None:
+    """List the partitions at the source.
+
+    Examples:
+        data
+
+        data --json
+    """
     from rich.table import Table
 
     from ..sources import require_partitions
 
     settings = load_settings()
     partitions = require_partitions(settings)
+    if as_json:
+        print(json.dumps({"source": settings.data.address, "partitions": partitions}))
+        return
     title = f"{settings.data.address}: {len(partitions)} partitions"
     table = Table("partition", title=title)
     for partition in partitions:
@@ -216,7 +227,7 @@ def prune(
         int | None, typer.Option(min=0, help="What is younger stays. [default: as in the settings]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove runs, their artefacts and their MLflow runs that are old and that nothing needs.
 
@@ -236,13 +247,20 @@ def prune(
 @app.command()
 def doctor(
     send: Annotated[bool, typer.Option(help="Send a real test message to each channel.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check everything the pipelines need; each failed line says how to fix it."""
+    """Check everything the pipelines need; each failed line says how to fix it.
+
+    Examples:
+        doctor
+
+        doctor --send
+    """
     from .doctor import run_checks
 
     with err.status("checking…"):
         checks = run_checks(send)
-    _conclude(checks)
+    _conclude(checks, as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -258,11 +276,15 @@ def update(context: typer.Context) -> None:
 
 
 @alert_app.command("test")
-def alert_test() -> None:
-    """Send a real test message to every configured channel."""
+def alert_test(as_json: AsJson = False) -> None:
+    """Send a real test message to every configured channel.
+
+    Example:
+        alert test
+    """
     from .doctor import TEST_MESSAGES
 
-    _conclude(TEST_MESSAGES.checks())
+    _conclude(TEST_MESSAGES.checks(), as_json)
 
 
 @alert_app.command("flush")
@@ -270,19 +292,30 @@ def alert_flush(
     refused: Annotated[
         bool, typer.Option("--refused", help="Also what a server refused for good.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Deliver the alerts that did not arrive, marked as late."""
+    """Deliver the alerts that did not arrive, marked as late.
+
+    Examples:
+        alert flush
+
+        alert flush --refused
+    """
     from .doctor import flush_alerts
 
-    _conclude(flush_alerts(refused))
+    _conclude(flush_alerts(refused), as_json)
 
 
-def _conclude(checks: Sequence[Check]) -> NoReturn:
+def _conclude(checks: Sequence[Check], as_json: bool) -> NoReturn:
     """Show checks, and end with 1 when one failed."""
     from .doctor import render
 
-    out.print(render(checks))
-    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+    ok = all(check.ok for check in checks)
+    if as_json:
+        print(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks]}))
+    else:
+        out.print(render(checks))
+    raise typer.Exit(0 if ok else 1)
 
 
 def main() -> Any:

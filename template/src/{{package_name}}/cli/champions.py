@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from ..core import optional
 from ..core.answers import MONITORING
+from .options import AsJson
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -21,11 +24,13 @@ NO_CHAMPION = "there is no champion: `uv run poe run` trains one"
 
 
 @app.command()
-def show() -> None:
+def show(as_json: AsJson = False) -> None:
     """Show the champion, and whether it can predict what there is today.
 
-    Example:
+    Examples:
         champion show
+
+        champion show --json
     """
     from rich.table import Table
     from rich.text import Text
@@ -34,7 +39,10 @@ def show() -> None:
 
     champion = registry.version_of(registry.CHAMPION)
     if champion is None:
-        out.print(NO_CHAMPION, highlight=False)
+        if as_json:
+            print(json.dumps({"champion": None}))
+        else:
+            out.print(NO_CHAMPION, highlight=False)
         return
     rows = {
         "version": f"{champion.version}",
@@ -48,6 +56,9 @@ def show() -> None:
     if champion.run_id:
         rows["run"] = tracking.run_url(champion.run_id)
     rows["predicts"] = _predicts(champion)
+    if as_json:
+        print(json.dumps({"champion": _keyed(rows)}))
+        return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for label, text in rows.items():
         table.add_row(label, Text(text))
@@ -55,11 +66,13 @@ def show() -> None:
 
 
 @app.command()
-def history() -> None:
+def history(as_json: AsJson = False) -> None:
     """List all versions of the model, the newest first, and why each became champion.
 
-    Example:
+    Examples:
         champion history
+
+        champion history --json
     """
     from rich.table import Table
     from rich.text import Text
@@ -67,11 +80,12 @@ def history() -> None:
     from ..core import registry
 
     versions = registry.registered()
-    if not versions:
+    if not (versions or as_json):
         out.print("no version is registered yet: `uv run poe run` trains one", highlight=False)
         return
     titles = dict(zip(registry.versions(), (registry.CHAMPION, registry.PREVIOUS), strict=True))
-    table = Table("version", "", "candidate", "trained until", "registered", "champion", box=None)
+    columns = ("version", "alias", "candidate", "trained until", "registered", "champion")
+    rows = []
     for version in versions:
         succession = registry.succession_of(version)
         told = [f"{succession.at:%Y-%m-%d %H:%M} {succession}"] if succession else []
@@ -85,6 +99,13 @@ def history() -> None:
             _time(version.creation_timestamp),
             "; ".join(told) or "never",
         )
+        rows.append(cells)
+    if as_json:
+        listed = [_keyed(dict(zip(columns, cells, strict=True))) for cells in rows]
+        print(json.dumps({"versions": listed}))
+        return
+    table = Table(*columns, box=None)
+    for cells in rows:
         table.add_row(*map(Text, cells))
     out.print(table)
 
@@ -195,6 +216,11 @@ def _predicts(version: ModelVersion) -> str:
         return "yes" if prove(version) else "it loads; no row that it learned from is left to try"
     except (ChampionUnusable, DomainError) as error:
         return f"no: {error}"
+
+
+def _keyed(rows: Mapping[str, str]) -> dict[str, str]:
+    """Return what a table shows with names that programs can use as its keys."""
+    return {label.replace(" ", "_"): text for label, text in rows.items()}
 
 
 def _time(milliseconds: int) -> str:

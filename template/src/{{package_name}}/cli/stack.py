@@ -59,6 +59,9 @@ def up() -> None:
     """Build the image, start everything, wait until it is healthy, and say where it is.
 
     The first call writes .env with random secrets; existing values are never changed.
+
+    Example:
+        stack up
     """
     # Without Docker nothing is written, without a service nothing is built.
     docker("compose", "version", stdout=subprocess.DEVNULL)
@@ -86,7 +89,11 @@ def start() -> None:
 
 @app.command()
 def build() -> None:
-    """Build the project's image."""
+    """Build the project's image.
+
+    Example:
+        stack build
+    """
     tag, commit = f"--tag={image_name()}", f"--build-arg=COMMIT={commit_tag()}"
     docker("build", "--file=deploy/Dockerfile", tag, commit, ".")
 
@@ -98,7 +105,13 @@ def down(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Stop everything. Data stays in its volumes."""
+    """Stop everything. Data stays in its volumes.
+
+    Examples:
+        stack down
+
+        stack down --volumes --yes
+    """
     if volumes and not yes:
         typer.confirm("This deletes all runs, models and databases. Go on?", abort=True)
     docker("compose", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
@@ -106,7 +119,13 @@ def down(
 
 @app.command()
 def status() -> None:
-    """Show every service, and where it is; ends with 1 unless all of them are well."""
+    """Show every service, and where it is; ends with 1 unless all of them are well.
+
+    For programs there is `docker compose ps --all --format json`.
+
+    Example:
+        stack status
+    """
     services = unwell()
     docker("compose", "ps", "--all")
     print_addresses()
@@ -121,6 +140,11 @@ def backup(
     """Copy all databases, models and artefacts into a new folder.
 
     The stack keeps running. Databases are copied first, so the files they name are there.
+
+    Examples:
+        stack backup
+
+        stack backup /mnt/backups
     """
     names = databases()
     target = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
@@ -142,7 +166,11 @@ def restore(
     folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote.", exists=True)],
     yes: Yes = False,
 ) -> None:
-    """Replace all databases, models and artefacts by those of a backup, and start again."""
+    """Replace all databases, models and artefacts by those of a backup, and start again.
+
+    Example:
+        stack restore backups/2026-02-01T040000Z
+    """
     manifest = folder / "manifest.json"
     slug = load_settings().project.slug
     if not manifest.exists():
