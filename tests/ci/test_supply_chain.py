@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,6 +129,53 @@ def test_the_weekly_workflow_tries_every_scaffold_at_both_ends() -> None:
 
     assert sorted(matrix["scaffold"]) == sorted(IDS)
     assert set(matrix["end"]) == set(RESOLUTIONS)
+
+
+def test_ci_has_a_job_for_each_scaffold_that_runs_its_tests() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["scaffold"]
+
+    assert sorted(job["strategy"]["matrix"]["scaffold"]) == sorted(IDS)
+    command = job["steps"][-1]["run"].splitlines()[0].split(" > ")[0].replace("uv run ", "")
+    for scaffold in ("dagster", "dagster-rest"):
+        listed = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=ROOT,
+            env={**os.environ, "SCAFFOLD": scaffold},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        assert len(listed) >= 5
+        assert all(test.endswith(f"[{scaffold}]") for test in listed)
+
+
+CHANGELOG = """# Changelog
+
+## Unreleased
+
+### Fix
+
+- Later.
+
+## 1.2.0 (2027-01-02)
+
+### Feature
+
+- This.
+
+## 1.1.0 (2027-01-01)
+
+- That.
+"""
+
+
+def test_the_newest_version_of_the_changelog_is_the_next_release() -> None:
+    newest = runpy.run_path(str(ROOT / "scripts" / "next_release.py"))["newest"]
+
+    assert newest(CHANGELOG) == ("1.2.0", "### Feature\n\n- This.\n")
+    assert newest("# Changelog\n\n## Unreleased\n\n- This.\n") is None
+    newest((ROOT / "CHANGELOG.md").read_text())
 
 
 def test_the_script_runs_tests_that_there_are() -> None:
