@@ -77,10 +77,8 @@ def test_a_channel_and_a_step_work_as_the_page_prints_them(sources: Path, tmp_pa
     project = make_installed_project(sources, tmp_path / "project", orchestrator="prefect")
     package = project.path / "src" / project.package
     (package / "alerts" / "channels" / "file.py").write_text(channel)
-    exports = tmp_path / "exports"
-    exports.mkdir()
     steps = package / "domain" / "steps.py"
-    steps.write_text('"""Ours."""\n\n' + step.replace("/exports", f"{exports}"))
+    steps.write_text('"""Ours."""\n\n' + step)
     variables = {"ALERT_FILE": f"{tmp_path / 'alerts.txt'}", "PIPELINE_TRAINING__TRIALS": "1"}
 
     slug = project.answers["project_slug"]
@@ -91,5 +89,5 @@ def test_a_channel_and_a_step_work_as_the_page_prints_them(sources: Path, tmp_pa
     told = (tmp_path / "alerts.txt").read_text().splitlines()
     assert len(told) >= 2
     assert "New champion" in told[1]
-    rows = (exports / "2013-02-01.csv").read_text().splitlines()
-    assert f"rows {len(rows) - 1}" in done.stdout
+    rows = pl.read_parquet(project.path / "var" / "artifacts" / "exports" / "2013-02-01.parquet")
+    assert f"rows {rows.height}" in done.stdout

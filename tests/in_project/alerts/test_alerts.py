@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sandbox
 from flight_delays import alerts
 from flight_delays.alerts import delivery, sender
 from flight_delays.core import errors
@@ -138,3 +140,15 @@ def test_no_secret_is_in_an_event_or_in_the_reason_why_it_was_not_sent(
 @pytest.mark.parametrize("message", ["\ud800 lone surrogate", "\x00\x1b[31m", "x" * 1_000_000, ""])
 def test_odd_error_texts_make_an_event(project: Path, message: str) -> None:
     assert alerts.send(failure(message)) == []
+
+
+def test_variables_of_a_channel_that_was_added_reach_no_test(
+    project: Path, add_channel: AddChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_channel("teams", 'VARIABLES = ("TEAMS_WEBHOOK_URL",)')
+    # One without any is found, too.
+    add_channel("pager", "")
+    monkeypatch.setenv("TEAMS_WEBHOOK_URL", "https://teams.example.org/real")
+    with sandbox.enter(project):
+        assert "TEAMS_WEBHOOK_URL" not in os.environ
+    assert "TEAMS_WEBHOOK_URL" in os.environ

@@ -123,6 +123,12 @@ def mlflow_that_is_down(project: Path) -> None:
         ("settings", text("config/pipeline.toml", "[training"), "not readable as TOML", "correct"),
         ("data", text(".env", "PIPELINE_DATA__SOURCE=nowhere"), "'nowhere'", "deliver partitions"),
         (
+            "data",
+            text(".env", 'PIPELINE_DATA__REFERENCE={"ports": {"source": "data/no.csv"}}'),
+            "reference table 'ports' at data/no.csv",
+            "correct [data]",
+        ),
+        (
             "artefact store",
             text(".env", "PIPELINE_STORAGE__ROOT=config/pipeline.toml/below"),
             "NotADirectoryError",

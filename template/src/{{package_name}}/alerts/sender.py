@@ -67,7 +67,8 @@ def load_channel(name: str) -> Channel:
 
 def variables() -> list[str]:
     """Return the names of the variables that this project's channels read."""
-    return [name for channel in channel_names() for name in load_channel(channel).VARIABLES]
+    channels = map(load_channel, channel_names())
+    return [name for channel in channels for name in getattr(channel, "VARIABLES", ())]
 
 
 def send(event: Event) -> list[Delivery]:

@@ -23,6 +23,7 @@ from ..core.redact import redact
 from ..core.settings import load_settings
 from ..interface import advice, check_domain, load_features, load_problem, load_schema
 from ..sources import require_partitions
+from ..sources.reference import load_labels, load_references
 from .update import find_versions
 
 if TYPE_CHECKING:
@@ -128,7 +129,12 @@ def _domain_tests() -> str:
 def _data() -> str:
     settings = load_settings()
     found = require_partitions(settings)
-    return f"{len(found)} partitions at {settings.data.address}, {found[0]} to {found[-1]}"
+    rows = {name: table.height for name, table in load_references(settings).items()}
+    if labels := load_labels(settings):
+        rows["labels"] = labels.rows.height
+    tables = "".join(f"; {name}: {count} rows" for name, count in rows.items())
+    source = settings.data.address
+    return f"{len(found)} partitions at {source}, {found[0]} to {found[-1]}{tables}"
 
 
 def _store() -> str:
