@@ -122,10 +122,10 @@ def test_defaults_need_no_trust_and_say_what_is_next(
 @pytest.mark.parametrize(
     ("answers", "command"),
     [
-        ({"tracking": "mlflow_remote"}, "MLFLOW_TRACKING_URI=sqlite:///mlflow.db uv run poe run"),
+        ({"tracking": "mlflow_remote"}, "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db uv run poe run"),
         (
             {"tracking": "mlflow_server", "workers": "distributed"},
-            "MLFLOW_TRACKING_URI=sqlite:///mlflow.db PIPELINE_WORKERS__DISTRIBUTED=false "
+            "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db PIPELINE_WORKERS__DISTRIBUTED=false "
             "uv run poe run",
         ),
     ],
