@@ -122,7 +122,10 @@ def test_defaults_need_no_trust_and_say_what_is_next(
 @pytest.mark.parametrize(
     ("answers", "command"),
     [
-        ({"tracking": "mlflow_remote"}, "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db uv run poe run"),
+        (
+            {"tracking": "mlflow_remote"},
+            "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db uv run poe run",
+        ),
         (
             {"tracking": "mlflow_server", "workers": "distributed"},
             "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db PIPELINE_WORKERS__DISTRIBUTED=false "
