@@ -119,17 +119,19 @@ def test_defaults_need_no_trust_and_say_what_is_next(
     assert "uv run poe run\n" in message
 
 
+OWN_STORE = "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db"
+
+
 @pytest.mark.parametrize(
     ("answers", "command"),
     [
         (
             {"tracking": "mlflow_remote"},
-            "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db uv run poe run",
+            f"{OWN_STORE} uv run poe run",
         ),
         (
             {"tracking": "mlflow_server", "workers": "distributed"},
-            "MLFLOW_TRACKING_URI=sqlite:///var/mlflow/mlflow.db PIPELINE_WORKERS__DISTRIBUTED=false "
-            "uv run poe run",
+            f"{OWN_STORE} PIPELINE_WORKERS__DISTRIBUTED=false uv run poe run",
         ),
     ],
 )
