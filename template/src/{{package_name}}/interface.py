@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from .core import optional
-from .core.code_errors import place_of
+from .core.code_errors import at_place
 from .core.context import Context
 from .core.errors import DomainError
 from .core.outcomes import STAGES
@@ -450,10 +450,8 @@ def _read(name: str, kind: type[T], *, optional_file: bool = False) -> T:
         missing = isinstance(error, ModuleNotFoundError) and f"{error.name}".endswith(f".{name}")
         if missing and optional_file:
             return kind()
-        place = place_of(error)
-        at = f" ({place.location})" if place else ""
         raise DomainError(
-            f"{_path(name)} cannot be imported: {type(error).__name__}: {error}{at}"
+            f"{_path(name)} cannot be imported: {type(error).__name__}: {error}{at_place(error)}"
         ) from error
     try:
         return kind.model_validate(vars(module))

@@ -45,8 +45,6 @@ if "onboard" in optional.folders("cli"):
 out = Console()
 err = console()
 log = get_logger(__name__)
-# What the commands know about the options before them.
-VERBOSE = "verbose"
 
 
 @app.callback()
@@ -69,7 +67,7 @@ def configure(
     json_lines = json_logs or settings.json_lines
     # A terminal shows progress instead, unless somebody wants to read along.
     quiet = err.is_terminal and not (verbose or json_lines)
-    context.obj = VERBOSE if verbose else None
+    context.obj = verbose
     setup_logging("WARNING" if quiet else settings.level, json_lines=json_lines)
     with contextlib.suppress(PipelineError):
         make_state_folder(project_root())
@@ -103,7 +101,7 @@ def run(
             with StageProgress() as progress:
                 finished = execute(pipeline, partition)
         except Exception:
-            if progress.run_key is None or context.obj == VERBOSE or logs_json():
+            if progress.run_key is None or context.obj or logs_json():
                 raise
             print_result(out, progress.run_key)
             out.print("its traceback is in the report; --verbose shows it", highlight=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import CodeError, PipelineError
+from .optional import PACKAGE
 from .paths import project_root
 
 # What Python raises on a mistake in code, or on values that code did not expect.
@@ -20,7 +21,6 @@ _MISTAKES = (
 # Reading from a store also raises these.
 _OF_STORES = ("ComputeError", "PanicException")
 _CODE_LINES = 3
-PACKAGE = __name__.partition(".")[0]
 
 
 class Place(NamedTuple):
@@ -48,9 +48,7 @@ def mistakes_named() -> Iterator[None]:
         if is_mistake(error):
             # For a query, polars also prints the plan.
             first = f"{error}".strip().partition("\n")[0]
-            where = place_of(error)
-            at = f" ({where.location})" if where else ""
-            raise CodeError(f"{type(error).__name__}: {first}{at}") from error
+            raise CodeError(f"{type(error).__name__}: {first}{at_place(error)}") from error
         raise
 
 
@@ -65,6 +63,12 @@ def is_mistake(error: BaseException) -> bool:
         cause = cause.__cause__ or cause.__context__
     of_polars = type(error).__module__.startswith("polars")
     return isinstance(error, _MISTAKES) or (of_polars and type(error).__name__ not in _OF_STORES)
+
+
+def at_place(error: BaseException) -> str:
+    """Return where an error was raised, in brackets, to follow its message; empty if unknown."""
+    place = place_of(error)
+    return f" ({place.location})" if place else ""
 
 
 def place_of(error: BaseException) -> Place | None:

@@ -39,7 +39,9 @@ def connect(address: str, folder: Path, zone: str) -> Iterator[Connection]:
 
     url = locate(address, folder)
     if _is_file(url) and not Path(f"{url.database}").is_file():
-        raise SettingsError(f"'{address}': there is no database at {url.database}")
+        raise SettingsError(
+            f"'{without_passwords(address)}': there is no database at {url.database}"
+        )
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
     except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
